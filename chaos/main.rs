@@ -1,0 +1,2 @@
+//! The hostile world: faults, workloads, oracles and load against the built program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Where actors live; knows no mail.

@@ -1,0 +1,40 @@
+//! `[dkim]`: signing of outgoing mail (RFC 6376). Keys are rows of their domain.
+
+use serde::{Deserialize, Serialize};
+
+/// Signing of outgoing mail (RFC 6376). Keys are rows of their domain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dkim {
+    /// Whether submitted mail is signed with the keys of its header From's domain.
+    pub sign: bool,
+    /// Size of new RSA keys (RFC 8301 §3.2).
+    pub rsa_bits: u16,
+    /// Fields that are signed; From is signed once more than it stands there, so that none can be added.
+    pub headers: Vec<String>,
+}
+
+impl Default for Dkim {
+    fn default() -> Self {
+        Self {
+            sign: true,
+            rsa_bits: 2048,
+            headers: [
+                "From",
+                "To",
+                "Cc",
+                "Subject",
+                "Date",
+                "Message-ID",
+                "Reply-To",
+                "In-Reply-To",
+                "References",
+                "MIME-Version",
+                "Content-Type",
+                "Content-Transfer-Encoding",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `[filter]`: judging mail. A stage that runs out of time fails open.
+
+use serde::{Deserialize, Serialize};
+
+use super::Complaint;
+use crate::unit::{Size, Span};
+
+/// Judging mail. A stage that runs out of time fails open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Filter actors.
+    pub workers: usize,
+    /// Messages waiting for a filter actor; further ones get 451.
+    pub waiting_max: usize,
+    /// Longest time of a message in the filter, waiting included; then 451.
+    pub wait_max: Span,
+    /// Longest time of one stage that asks DNS.
+    pub stage_timeout: Span,
+    /// Above this size only the header and this much of the body are parsed.
+    pub parse_max: Size,
+    /// Octets of message content held by all filter actors together.
+    pub memory_max: Size,
+    /// Whether SPF is checked (RFC 7208).
+    pub spf: bool,
+    /// Whether DKIM signatures are verified (RFC 6376).
+    pub dkim: bool,
+    /// Whether DMARC policies are applied (RFC 7489).
+    pub dmarc: bool,
+    /// Whether a policy of `reject` refuses the message; false files it as Junk.
+    pub dmarc_reject: bool,
+    /// Whether an SPF result of fail alone refuses the message (RFC 7208 §8.4).
+    pub spf_fail_reject: bool,
+    /// Score from which a message is filed as Junk.
+    pub junk_score: f64,
+    /// Score from which a message is refused.
+    pub reject_score: f64,
+    /// Addresses, domains or client prefixes whose mail skips the score.
+    pub allow: Vec<String>,
+    /// Addresses, domains or client prefixes whose mail is refused.
+    pub deny: Vec<String>,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            waiting_max: 512,
+            wait_max: Span::secs(60),
+            stage_timeout: Span::secs(5),
+            parse_max: Size::mib(1),
+            memory_max: Size::mib(64),
+            spf: true,
+            dkim: true,
+            dmarc: true,
+            dmarc_reject: true,
+            spf_fail_reject: false,
+            junk_score: 6.0,
+            reject_score: 15.0,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
+}
+
+impl Filter {
+    pub(super) fn complaint(&self) -> Complaint {
+        let crossed = self.reject_score < self.junk_score;
+        crossed.then(|| ("filter.reject_score", "must not be below junk_score".to_owned()))
+    }
+}

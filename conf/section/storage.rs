@@ -1,0 +1,52 @@
+//! `[storage]`: the store.
+
+use serde::{Deserialize, Serialize};
+
+use crate::unit::{Size, Span};
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Which engine: `embedded` keeps everything on this machine.
+    pub engine: Engine,
+    /// Page cache of the ordered index.
+    pub cache: Size,
+    /// Size of a body segment before the next is opened.
+    pub segment_max: Size,
+    /// Octets of transactions committed with one sync.
+    pub group_max: Size,
+    /// Transactions waiting for the commit thread; further ones wait, callers hold their own limits.
+    pub commit_queue_max: usize,
+    /// Bodies up to this size are kept in their row instead of a segment.
+    pub inline_blob_max: Size,
+    /// A staged body that no row refers to is swept after this.
+    pub staged_ttl: Span,
+    /// How long tombstones stay in the change log.
+    pub change_log_ttl: Span,
+    /// Segment files open at once.
+    pub open_files_max: usize,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Embedded,
+            cache: Size::mib(64),
+            segment_max: Size::mib(256),
+            group_max: Size::mib(32),
+            commit_queue_max: 4096,
+            inline_blob_max: Size::kib(1),
+            staged_ttl: Span::hours(24),
+            change_log_ttl: Span::days(30),
+            open_files_max: 128,
+        }
+    }
+}
+
+/// Which engine keeps the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    Embedded,
+}

@@ -1,0 +1,1 @@
+//! Mail policy as stages: context in, verdict out.

@@ -1,0 +1,1 @@
+//! The only door to sockets and rustls.

@@ -1,0 +1,20 @@
+//! Every event of the system, one area a file.
+
+pub mod actor;
+pub mod auth;
+pub mod filter;
+pub mod mailbox;
+pub mod queue;
+pub mod session;
+pub mod store;
+
+/// Makes every metric exist, so that a scrape shows zeros before the first event.
+pub(crate) fn register() {
+    actor::register();
+    auth::register();
+    filter::register();
+    mailbox::register();
+    queue::register();
+    session::register();
+    store::register();
+}

@@ -1,0 +1,3 @@
+//! Events of the area "auth".
+
+pub(crate) fn register() {}

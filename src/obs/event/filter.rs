@@ -1,0 +1,3 @@
+//! Events of the area "filter".
+
+pub(crate) fn register() {}

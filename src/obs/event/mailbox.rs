@@ -1,0 +1,3 @@
+//! Events of the area "mailbox".
+
+pub(crate) fn register() {}

@@ -1,0 +1,3 @@
+//! Events of the area "queue".
+
+pub(crate) fn register() {}

@@ -1,0 +1,3 @@
+//! Events of the area "session".
+
+pub(crate) fn register() {}

@@ -1,0 +1,3 @@
+//! Events of the area "store".
+
+pub(crate) fn register() {}

@@ -1,0 +1,1 @@
+//! Codecs and protocol machines without I/O.
