@@ -1,1 +1,21 @@
-//! Who does the work: one file per actor.
+//! Who does the work: one file per actor, its parts in the folder of its name.
+//!
+//! The supervision tree of a node, each arrow with its bound (keys of `conf/default.toml`):
+//!
+//! ```text
+//! node
+//! ├─ listener  -> session        limits.connections_max, per address and prefix; one actor per connection
+//! ├─ session   -> filter         filter.waiting_max, filter.wait_max
+//! ├─ session   -> mailbox        mailbox.inbox_max, mailbox.request_timeout
+//! ├─ session   -> auth           auth.waiting_max, auth.wait_max
+//! ├─ session   -> spool          rows in the store; queue.spool_workers distributors
+//! ├─ spool     -> mailbox, queue mailbox.inbox_max; rows in the store
+//! ├─ queue     -> relay          queue.connections_per_domain_max, queue.relays_max
+//! └─ domain                      settings and keys of one local domain
+//! ```
+//!
+//! ractor's inboxes have no bound, so every bound here is a permit that rides in the message or a queue of our own.
+
+pub mod clock;
+pub mod session;
+pub mod supervise;
