@@ -5,8 +5,10 @@
 
 mod load;
 pub mod section;
+mod template;
 pub mod unit;
 
 pub use load::{ConfError, load, parse};
 pub use section::*;
+pub use template::{DEFAULT_TOML, commented};
 pub use unit::{Size, Span};

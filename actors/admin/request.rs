@@ -1,0 +1,170 @@
+//! What a command may ask of a running node, and how the node answers: one line of JSON each way, progress lines between.
+//!
+//! These are the operations that the REST API will offer too, so they name things as an administrator does: by address.
+
+use serde::{Deserialize, Serialize};
+
+/// One command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum AdminRequest {
+    Status,
+    Stop,
+    CheckStore,
+    AccountCreate { address: String, password: String, quota: Option<u64>, admin: bool },
+    AccountList { domain: Option<String> },
+    AccountShow { address: String },
+    AccountSet { address: String, change: AccountChange },
+    AccountDelete { address: String },
+    DomainCreate { name: String },
+    DomainList,
+    DomainShow { name: String },
+    DomainSet { name: String, change: DomainChange },
+    DomainDelete { name: String },
+    DomainDns { name: String },
+    AliasCreate { address: String, targets: Vec<String> },
+    AliasList { domain: Option<String> },
+    AliasShow { address: String },
+    AliasSet { address: String, targets: Vec<String> },
+    AliasDelete { address: String },
+    QueueList { destination: Option<String>, limit: usize },
+    QueueShow { id: String },
+    QueueRetry { which: QueueChoice },
+    QueueBounce { which: QueueChoice },
+}
+
+/// What of an account to change; absent fields stay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AccountChange {
+    pub password: Option<String>,
+    /// Octets; 0 is no quota.
+    pub quota: Option<u64>,
+    pub enabled: Option<bool>,
+    pub admin: Option<bool>,
+}
+
+/// What of a domain to change; an empty text removes the setting.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DomainChange {
+    pub catch_all: Option<String>,
+    pub postmaster: Option<String>,
+}
+
+/// Which queued messages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueChoice {
+    Message(String),
+    Destination(String),
+    All,
+}
+
+/// A line of the node's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminLine {
+    /// More lines follow.
+    Progress { done: u64, total: u64, what: String },
+    /// The last line: the result, one of the views below.
+    Done(serde_json::Value),
+    /// The last line: what went wrong, in words for a person.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccountView {
+    pub address: String,
+    pub id: String,
+    pub enabled: bool,
+    pub admin: bool,
+    /// Octets; 0 is no quota.
+    pub quota: u64,
+    pub used: u64,
+    pub messages: u64,
+    pub mailboxes: Vec<MailboxView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MailboxView {
+    pub name: String,
+    pub messages: u64,
+    pub unseen: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DomainView {
+    pub name: String,
+    pub id: String,
+    pub catch_all: Option<String>,
+    pub postmaster: Option<String>,
+    pub dkim: Vec<DkimKeyView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DkimKeyView {
+    pub selector: String,
+    pub algorithm: String,
+}
+
+/// One record to publish.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DnsRecordView {
+    pub name: String,
+    pub kind: String,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AliasView {
+    pub address: String,
+    pub targets: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueueEntryView {
+    pub id: String,
+    pub destination: String,
+    pub reverse_path: String,
+    pub recipients: Vec<String>,
+    pub size: u64,
+    pub attempt_count: u32,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    pub next_attempt_at: u64,
+    pub expires_at: u64,
+    pub last_reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusView {
+    pub version: String,
+    pub pid: u32,
+    pub hostname: String,
+    pub ready: bool,
+    pub draining: bool,
+    pub uptime_seconds: u64,
+    pub listeners: Vec<ListenerView>,
+    pub connections: usize,
+    pub active_mailboxes: usize,
+    pub queued_messages: u64,
+    pub spooled_messages: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListenerView {
+    pub protocol: String,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckView {
+    pub whole: bool,
+    pub rows: u64,
+    pub findings: Vec<String>,
+}
+
+/// How many things a command changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CountView {
+    pub count: u64,
+}

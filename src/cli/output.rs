@@ -1,0 +1,118 @@
+//! How results and errors look: tables and words for a person, JSON for a program.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::json;
+
+/// Where a command's words go.
+#[derive(Clone, Copy)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// A result: as JSON, or in the words that `text` makes.
+    pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<ExitCode> {
+        let shown = if self.json { serde_json::to_string_pretty(value)? } else { text(value) };
+        let mut stdout = std::io::stdout().lock();
+        // A closed pipe (`| head`) is the reader's wish, not a failure.
+        let _ = writeln!(stdout, "{}", shown.trim_end());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Something that a person wants to hear while the command works.
+    pub fn note(self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    /// How far a long command is; one line that overwrites itself on a terminal, silence elsewhere.
+    pub fn progress(self, done: u64, total: u64, what: &str) {
+        if self.json || !std::io::stderr().is_terminal() {
+            return;
+        }
+        let percent = if total == 0 { 0 } else { done.saturating_mul(100) / total };
+        let filled = usize::try_from(percent / 4).unwrap_or(25).min(25);
+        eprint!("\r\x1b[K[{}{}] {percent:3} %  {what}", "#".repeat(filled), " ".repeat(25 - filled));
+        if done >= total {
+            eprintln!();
+        }
+    }
+
+    /// An error with its causes.
+    pub fn fail(self, error: &anyhow::Error) -> ExitCode {
+        if self.json {
+            println!("{}", json!({ "error": format!("{error:#}") }));
+        } else {
+            eprintln!("posthouse: {error:#}");
+        }
+        ExitCode::FAILURE
+    }
+}
+
+/// Columns of text, as wide as they need to be.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut out = String::new();
+    let line = |out: &mut String, cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", padded.join("  ").trim_end());
+    };
+    line(&mut out, &mut head.iter().copied());
+    for row in rows {
+        line(&mut out, &mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+/// A size for a person: `1.4 MiB`.
+pub fn size(octets: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = octets;
+    let mut rest = 0;
+    let mut unit = 0;
+    while value >= 1024 && unit + 1 < units.len() {
+        rest = value % 1024;
+        value /= 1024;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value} B") } else { format!("{value}.{} {}", rest * 10 / 1024, units[unit]) }
+}
+
+/// A stretch of time for a person: `2h 05m`.
+pub fn stretch(seconds: u64) -> String {
+    match seconds {
+        0..=59 => format!("{seconds}s"),
+        60..=3599 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..=86_399 => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_align_and_do_not_trail() {
+        let rows = [vec!["alice@demo.test".to_owned(), "1".to_owned()], vec!["b@x".to_owned(), "22".to_owned()]];
+        assert_eq!(table(&["address", "n"], &rows), "address          n\nalice@demo.test  1\nb@x              22\n");
+    }
+
+    #[test]
+    fn sizes_and_stretches_read_well() {
+        assert_eq!(size(512), "512 B");
+        assert_eq!(size(1_500_000), "1.4 MiB");
+        assert_eq!(stretch(7500), "2h 05m");
+    }
+}
