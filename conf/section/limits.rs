@@ -11,6 +11,8 @@ use crate::unit::Span;
 pub struct Limits {
     /// Addresses or prefixes (`127.0.0.0/8`) that no limit of this section applies to.
     pub exempt: Vec<String>,
+    /// Connections that wait in the kernel at one listener until they are taken.
+    pub accept_backlog: u32,
     /// Connections of all protocols together.
     pub connections_max: usize,
     /// Connections from one address (IPv6: one /64).
@@ -35,6 +37,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             exempt: Vec::new(),
+            accept_backlog: 1024,
             connections_max: 20000,
             connections_per_ip_max: 50,
             connections_per_prefix_max: 500,

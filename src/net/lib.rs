@@ -1,1 +1,24 @@
 //! The only door to sockets and rustls.
+//!
+//! Everything that waits for a peer goes through here, so that each wait has its deadline and each buffer its bound in one
+//! place: listeners, TLS, the buffered stream of a session, outbound connections, DNS. What the bytes mean is decided in
+//! `wire`.
+
+pub mod certificate;
+pub mod connect;
+pub mod error;
+pub mod line_stream;
+pub mod listener;
+pub mod prefix;
+pub mod resolver;
+pub mod tls;
+pub mod transport;
+
+pub use connect::connect;
+pub use error::Error;
+pub use line_stream::LineStream;
+pub use listener::Listener;
+pub use prefix::{Prefix, PrefixSet};
+pub use resolver::{Answer, Mx, MxHost, Resolver};
+pub use tls::{TlsAcceptor, TlsConnector, TlsInfo};
+pub use transport::Transport;

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest;
 use tokio::net::{UnixListener, UnixStream};
 
+/// The listening end, for crates that name no socket type.
+pub type AdminListener = UnixListener;
+/// A connection to it.
+pub type AdminStream = UnixStream;
+
 /// Octets in a socket path that every supported system takes.
 const PATH_MAX: usize = 100;
 

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod auth;
 pub mod filter;
 pub mod mailbox;
+pub mod net;
 pub mod queue;
 pub mod session;
 pub mod store;
@@ -14,6 +15,7 @@ pub(crate) fn register() {
     auth::register();
     filter::register();
     mailbox::register();
+    net::register();
     queue::register();
     session::register();
     store::register();

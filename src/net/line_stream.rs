@@ -1,0 +1,195 @@
+//! What a session reads from and writes to: a transport and one bounded input buffer.
+//!
+//! Reading is cancel-safe, so it may stand in a `select!` beside a hand-over or a notice: either bytes are in the buffer or
+//! they are still in the kernel. An idle session holds no buffer: bytes are read into the stack first, and an emptied
+//! buffer is given back before the next wait.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::error::{Error, of_stream};
+use crate::tls::TlsAcceptor;
+use crate::transport::Transport;
+
+/// Octets moved from the transport by one read; also what a full TLS record carries.
+const CHUNK: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub struct LineStream<T = Transport> {
+    transport: T,
+    input: BytesMut,
+    input_max: usize,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> LineStream<T> {
+    /// A stream whose buffer never holds more than `input_max` octets.
+    pub fn new(transport: T, input_max: usize) -> Self {
+        Self { transport, input: BytesMut::new(), input_max: input_max.max(1) }
+    }
+
+    /// What has been read and not yet consumed.
+    pub fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Takes the first `count` octets out of the buffer without copying them.
+    pub fn take(&mut self, count: usize) -> BytesMut {
+        self.input.split_to(count.min(self.input.len()))
+    }
+
+    /// Drops the first `count` octets of the buffer.
+    pub fn consume(&mut self, count: usize) {
+        self.input.advance(count.min(self.input.len()));
+    }
+
+    /// Changes the bound, as between commands and data; what is buffered stays.
+    pub fn set_input_max(&mut self, input_max: usize) {
+        self.input_max = input_max.max(1);
+    }
+
+    /// Waits for at least one more octet and returns how many came. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Closed` at the end of the stream, `ReadTimeout` at the deadline, `InputFull` when the buffer has no room: the
+    /// session must consume or refuse first.
+    pub async fn fill(&mut self, deadline: Instant) -> Result<usize, Error> {
+        let room = self.input_max.saturating_sub(self.input.len()).min(CHUNK);
+        if room == 0 {
+            return Err(Error::InputFull);
+        }
+        if self.input.is_empty() {
+            // The wait may be long; memory of an answered command must not wait with it.
+            self.input = BytesMut::new();
+        }
+        let Self { transport, input, .. } = self;
+        let read = poll_fn(|cx| poll_fill(Pin::new(&mut *transport), cx, input, room));
+        match timeout_at(deadline, read).await {
+            Err(_) => Err(Error::ReadTimeout),
+            Ok(Ok(0)) => Err(Error::Closed),
+            Ok(Ok(count)) => Ok(count),
+            Ok(Err(error)) => Err(of_stream(error)),
+        }
+    }
+
+    /// Writes all of `bytes` and flushes; `limit` bounds the time in which the peer takes nothing at all.
+    pub async fn write_all(&mut self, mut bytes: &[u8], limit: Duration) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let count = within(limit, self.transport.write(bytes)).await?;
+            if count == 0 {
+                return Err(Error::Closed);
+            }
+            bytes = &bytes[count..];
+        }
+        within(limit, self.transport.flush()).await
+    }
+
+    /// Says goodbye: close_notify under TLS, then FIN. Errors are no news, since the session is over.
+    pub async fn close(mut self, limit: Duration) {
+        let _ = within(limit, self.transport.shutdown()).await;
+    }
+
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// The transport and what the peer sent ahead, to go on elsewhere.
+    pub fn into_parts(self) -> (T, BytesMut) {
+        (self.transport, self.input)
+    }
+}
+
+impl LineStream<Transport> {
+    /// Runs the server's TLS handshake. Whatever the peer sent in plain text behind its STARTTLS is thrown away: someone on
+    /// the path may have put it there (RFC 3207 §4.2, RFC 9051 §11.1 command injection).
+    pub async fn starttls(self, acceptor: &TlsAcceptor) -> Result<Self, Error> {
+        let transport = self.transport.starttls(acceptor).await?;
+        Ok(Self { transport, input: BytesMut::new(), input_max: self.input_max })
+    }
+}
+
+fn poll_fill<T: AsyncRead>(
+    transport: Pin<&mut T>,
+    cx: &mut Context<'_>,
+    input: &mut BytesMut,
+    room: usize,
+) -> Poll<io::Result<usize>> {
+    let mut chunk = [MaybeUninit::<u8>::uninit(); CHUNK];
+    let mut buffer = ReadBuf::uninit(&mut chunk[..room]);
+    ready!(transport.poll_read(cx, &mut buffer))?;
+    input.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(buffer.filled().len()))
+}
+
+async fn within<R>(limit: Duration, io: impl Future<Output = io::Result<R>>) -> Result<R, Error> {
+    timeout(limit, io).await.map_err(|_| Error::WriteTimeout)?.map_err(of_stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    fn pair(input_max: usize) -> (LineStream<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(64);
+        (LineStream::new(ours, input_max), theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_a_read_timeout_and_a_gone_one_is_closed() {
+        let (mut stream, peer) = pair(100);
+        assert!(matches!(stream.fill(Instant::now() + SOON).await, Err(Error::ReadTimeout)));
+        drop(peer);
+        assert!(matches!(stream.fill(Instant::now() + SOON).await, Err(Error::Closed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_buffer_never_outgrows_its_bound() {
+        let (mut stream, mut peer) = pair(10);
+        peer.write_all(b"0123456789abcdef").await.expect("a write");
+        assert_eq!(stream.fill(Instant::now() + SOON).await.expect("input"), 10);
+        assert!(matches!(stream.fill(Instant::now() + SOON).await, Err(Error::InputFull)));
+        assert_eq!(&stream.take(4)[..], b"0123");
+        stream.consume(2);
+        assert_eq!(stream.fill(Instant::now() + SOON).await.expect("input"), 6);
+        assert_eq!(stream.input(), b"6789abcdef");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_fill_loses_nothing() {
+        let (mut stream, mut peer) = pair(100);
+        let cancelled = timeout(Duration::from_millis(1), stream.fill(Instant::now() + SOON)).await;
+        assert!(cancelled.is_err());
+        peer.write_all(b"NOOP\r\n").await.expect("a write");
+        stream.fill(Instant::now() + SOON).await.expect("input");
+        assert_eq!(stream.input(), b"NOOP\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_emptied_buffer_is_given_back_before_the_next_wait() {
+        let (mut stream, mut peer) = pair(100);
+        peer.write_all(b"NOOP\r\n").await.expect("a write");
+        stream.fill(Instant::now() + SOON).await.expect("input");
+        stream.consume(6);
+        let _ = stream.fill(Instant::now() + SOON).await;
+        assert_eq!(stream.into_parts().1.capacity(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_a_write_timeout() {
+        let (mut stream, mut peer) = pair(100);
+        stream.write_all(&[b'x'; 64], SOON).await.expect("room for it");
+        assert!(matches!(stream.write_all(b"more", SOON).await, Err(Error::WriteTimeout)));
+        let mut read = [0; 64];
+        peer.read_exact(&mut read).await.expect("what was written");
+    }
+}

@@ -1,0 +1,103 @@
+//! A listening socket: bound with clear errors, accepting whatever befalls it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use posthouse_obs::emit;
+use posthouse_obs::event::net::AcceptPaused;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::error::Error;
+use crate::transport::Transport;
+
+/// First pause after the process ran out of descriptors or buffers; doubles up to the second.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on `address`; `backlog` connections may wait in the kernel. Needs a Tokio runtime.
+    pub fn bind(address: SocketAddr, backlog: u32) -> Result<Self, Error> {
+        let socket = bind(address, backlog).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => Error::PortTaken { address },
+            _ => Error::Bind { address, source },
+        })?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// The address in use; with port 0 asked for, the one that the kernel chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection. It never fails: a connection that dies before it is taken is skipped, and when the process
+    /// lacks descriptors or memory the kernel's queue holds the rest for a growing pause. Cancel-safe.
+    pub async fn accept(&mut self) -> Transport {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, _)) => {
+                    if let Ok(transport) = Transport::plain(stream) {
+                        return transport;
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    emit(AcceptPaused { address: self.address, reason: error.to_string() });
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// For a server that accepts by itself.
+    pub fn into_tokio(self) -> TcpListener {
+        self.socket
+    }
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Without it a restart would wait for the connections of the last run to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two lines of the configuration, not one that takes both.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Errors that `accept` passes on from the connection it tried to take.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_that_names_it() {
+        let first = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
+        let error = Listener::bind(first.local_addr(), 16).expect_err("taken");
+        let port = first.local_addr().port();
+        assert_eq!(error.to_string(), format!("port {port} on 127.0.0.1 is taken by another program"));
+    }
+}

@@ -1,0 +1,46 @@
+//! Events of connections below the protocols: accepting, refusing, handshakes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use prometheus::IntCounterVec;
+
+use crate::emit::event;
+use crate::registry::counter;
+
+static PAUSES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("net_accept_pauses_total", "Times a listener paused because the process lacked descriptors or memory.", &[])
+});
+static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("net_connections_refused_total", "Connections refused at admission.", &["protocol", "reason"])
+});
+static HANDSHAKES_FAILED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("net_tls_handshakes_failed_total", "TLS handshakes that did not complete.", &["protocol"])
+});
+
+pub(crate) fn register() {
+    LazyLock::force(&PAUSES).with_label_values::<&str>(&[]);
+    LazyLock::force(&REFUSED);
+    LazyLock::force(&HANDSHAKES_FAILED);
+}
+
+event! {
+    /// The process lacks descriptors or memory; the listener waits a moment.
+    AcceptPaused { address: SocketAddr, reason: String }
+    error "cannot accept connections, pausing"
+    |event| PAUSES.with_label_values::<&str>(&[]).inc()
+}
+
+event! {
+    /// A client met a limit before a byte was read.
+    ConnectionRefused { protocol: &'static str, client: IpAddr, reason: &'static str }
+    info "connection refused"
+    |event| REFUSED.with_label_values(&[event.protocol, event.reason]).inc()
+}
+
+event! {
+    /// A client did not complete its TLS handshake.
+    HandshakeFailed { protocol: &'static str, client: IpAddr, reason: String }
+    info "TLS handshake failed"
+    |event| HANDSHAKES_FAILED.with_label_values(&[event.protocol]).inc()
+}
