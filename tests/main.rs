@@ -1,1 +1,3 @@
-//! Tests.
+//! Every test that looks at the tree or at the built program from outside; one binary, so that it links once.
+
+mod tidy;

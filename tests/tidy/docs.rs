@@ -1,0 +1,63 @@
+//! Documents stay true where a machine can tell: README's commands, links, the numbers of decisions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{assert_none, source};
+
+/// README's first two shell fences: a contract with everyone who types them.
+const FIRST_COMMANDS: [&str; 2] = ["cargo run --release -- demo", "cargo test --workspace"];
+
+#[test]
+fn readme_opens_with_the_two_commands() {
+    let readme = source::read("README.md");
+    let fences: Vec<&str> =
+        readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).map(str::trim).take(2).collect();
+    assert_eq!(fences, FIRST_COMMANDS);
+}
+
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    let mut documents = Vec::new();
+    for folder in ["", "docs", "docs/adr", "deploy"] {
+        markdown_in(&source::root().join(folder), &mut documents);
+    }
+    let mut findings = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("a readable document");
+        let folder = document.parent().expect("a document stands in a folder");
+        for target in links(&text) {
+            if !folder.join(target).exists() {
+                findings.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert_none("links to nothing", &findings);
+}
+
+#[test]
+fn decisions_are_numbered_without_gaps() {
+    let mut names: Vec<String> = fs::read_dir(source::root().join("docs/adr"))
+        .expect("docs/adr")
+        .map(|entry| entry.expect("a readable folder").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    for (index, name) in names.iter().enumerate() {
+        let number = format!("{:04}-", index + 1);
+        assert!(name.starts_with(&number) && name.ends_with(".md"), "{name}: expected {number}….md");
+    }
+}
+
+fn markdown_in(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    found.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+}
+
+/// Relative link targets, without their anchors.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets
+        .map(|target| target.split('#').next().unwrap_or_default())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+}
