@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use posthouse_actors::admin::{AdminLine, AdminRequest};
-use posthouse_actors::node::{Node, NodeOptions};
+use posthouse_actors::node::Node;
 use posthouse_conf::Settings;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -27,7 +27,7 @@ pub async fn ask<T: DeserializeOwned>(site: &SiteArgs, request: AdminRequest, ou
 }
 
 async fn over_socket(
-    stream: tokio::net::UnixStream,
+    stream: posthouse_net::local_socket::AdminStream,
     request: &AdminRequest,
     output: Output,
 ) -> anyhow::Result<serde_json::Value> {
@@ -56,7 +56,7 @@ async fn on_stopped_node(
         anyhow::bail!("no node is running on {}", settings.node.data_dir.display());
     }
     anyhow::ensure!(settings.node.data_dir.is_dir(), "there is no store at {}", settings.node.data_dir.display());
-    let node = Node::start(settings, NodeOptions::without_listeners()).await?;
+    let node = Node::start(settings).await?;
     let answer = node.admin().run(request, &|done, total, what| output.progress(done, total, what)).await;
     node.stop().await;
     answer.map_err(|reason| anyhow::anyhow!(reason))

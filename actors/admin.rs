@@ -1,0 +1,181 @@
+//! Commands of the administrator: takes them from the admin socket, runs them, answers.
+//!
+//! Owns: the admin socket.   Receives: Accept.   Sends: requests to mailboxes, domains, queues; reads of the store.
+//! Bounds: CONNECTIONS_MAX at once, REQUEST_MAX octets a request, REQUEST_WAIT for one to arrive.
+//! On failure: the node restarts it; a command that it was running fails at its client.   Standards: none.
+
+mod account;
+mod domain;
+mod queue;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthouse_net::local_socket::{self, AdminStream};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::{Semaphore, mpsc};
+
+pub use request::*;
+
+use crate::node::Services;
+
+/// Commands under way at once.
+const CONNECTIONS_MAX: usize = 32;
+/// Octets in one request.
+const REQUEST_MAX: u64 = 1 << 20;
+/// Longest wait for a request on an open connection.
+const REQUEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Hears how far a long command is: done, total, what.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64, &str) + Send + Sync);
+
+/// Runs commands, from the socket or from within the program.
+#[derive(Clone)]
+pub struct Admin {
+    services: Arc<Services>,
+}
+
+/// A command's end: a view as JSON, or what went wrong in words for a person.
+pub type AdminResult = Result<Value, String>;
+
+impl Admin {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
+        Self { services }
+    }
+
+    /// Runs one command to its end.
+    pub async fn run(&self, request: AdminRequest, progress: Progress<'_>) -> AdminResult {
+        let services = &self.services;
+        match request {
+            AdminRequest::Status => view(&services.status().await?),
+            AdminRequest::Stop => {
+                services.request_stop();
+                Ok(json!({ "stopping": true }))
+            }
+            AdminRequest::CheckStore => self.check_store(progress).await,
+            AdminRequest::AccountCreate { .. }
+            | AdminRequest::AccountList { .. }
+            | AdminRequest::AccountShow { .. }
+            | AdminRequest::AccountSet { .. }
+            | AdminRequest::AccountDelete { .. } => account::run(services, request).await,
+            AdminRequest::DomainCreate { .. }
+            | AdminRequest::DomainList
+            | AdminRequest::DomainShow { .. }
+            | AdminRequest::DomainSet { .. }
+            | AdminRequest::DomainDelete { .. }
+            | AdminRequest::DomainDns { .. }
+            | AdminRequest::AliasCreate { .. }
+            | AdminRequest::AliasList { .. }
+            | AdminRequest::AliasShow { .. }
+            | AdminRequest::AliasSet { .. }
+            | AdminRequest::AliasDelete { .. } => domain::run(services, request).await,
+            AdminRequest::QueueList { .. }
+            | AdminRequest::QueueShow { .. }
+            | AdminRequest::QueueRetry { .. }
+            | AdminRequest::QueueBounce { .. } => queue::run(services, request).await,
+        }
+    }
+
+    async fn check_store(&self, progress: Progress<'_>) -> AdminResult {
+        let report = posthouse_storage::check::run(&self.services.store, progress).await.map_err(words)?;
+        let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        view(&CheckView { whole: findings.is_empty(), rows: report.rows, findings })
+    }
+}
+
+/// A view as JSON.
+fn view<T: serde::Serialize>(value: &T) -> AdminResult {
+    serde_json::to_value(value).map_err(words)
+}
+
+/// An error in words for a person.
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Takes connections on the admin socket.
+pub(crate) struct AdminActor;
+
+pub(crate) enum AdminMsg {
+    Accept,
+}
+
+impl ractor::Message for AdminMsg {}
+
+pub(crate) struct AdminState {
+    admin: Admin,
+    listener: local_socket::AdminListener,
+    connections: Arc<Semaphore>,
+}
+
+impl Actor for AdminActor {
+    type Msg = AdminMsg;
+    type State = AdminState;
+    type Arguments = Admin;
+
+    async fn pre_start(&self, myself: ActorRef<AdminMsg>, admin: Admin) -> Result<AdminState, ActorProcessingErr> {
+        let listener = local_socket::bind(&admin.services.settings.node.data_dir)?;
+        myself.cast(AdminMsg::Accept)?;
+        Ok(AdminState { admin, listener, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<AdminMsg>,
+        _message: AdminMsg,
+        state: &mut AdminState,
+    ) -> Result<(), ActorProcessingErr> {
+        let permit = state.connections.clone().acquire_owned().await?;
+        let (stream, _) = state.listener.accept().await?;
+        let admin = state.admin.clone();
+        tokio::spawn(async move {
+            // A client that goes away in the middle has nobody left to hear of it.
+            let _ = serve(admin, stream).await;
+            drop(permit);
+        });
+        myself.cast(AdminMsg::Accept)?;
+        Ok(())
+    }
+}
+
+/// One request and its answer.
+async fn serve(admin: Admin, stream: AdminStream) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(read.take(REQUEST_MAX));
+    tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
+    let (progress, mut steps) = mpsc::channel(16);
+    let work = async {
+        match serde_json::from_str(&line) {
+            Ok(request) => {
+                let report = |done, total, what: &str| {
+                    // A step that nobody has read yet is as good as the next one.
+                    let _ = progress.try_send(AdminLine::Progress { done, total, what: what.to_owned() });
+                };
+                admin.run(request, &report).await
+            }
+            Err(error) => Err(format!("the command is not understood: {error}")),
+        }
+    };
+    tokio::pin!(work);
+    let answer = loop {
+        tokio::select! {
+            Some(step) = steps.recv() => send(&mut write, &step).await?,
+            answer = &mut work => break answer,
+        }
+    };
+    let last = match answer {
+        Ok(value) => AdminLine::Done(value),
+        Err(reason) => AdminLine::Failed(reason),
+    };
+    send(&mut write, &last).await
+}
+
+async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), line: &AdminLine) -> std::io::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    write.write_all(&bytes).await
+}

@@ -1,0 +1,106 @@
+//! The command line: every command with its arguments, one file each.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage. Results go to standard output, everything else to standard error.
+
+mod account;
+mod admin_client;
+mod alias;
+mod check;
+mod demo;
+mod domain;
+mod init;
+mod output;
+mod queue;
+mod serve;
+mod site;
+mod status;
+mod stop;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::Output;
+
+/// Posthouse: a mail server where the mail never stops.
+#[derive(Parser)]
+#[command(name = "posthouse", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// Print results as JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a complete mail server on 127.0.0.1 with accounts to try it with.
+    Demo(demo::DemoArgs),
+    /// Write a configuration, keys, the store and the first administrator of a new site.
+    Init(init::InitArgs),
+    /// Run a node in the foreground.
+    Serve(serve::ServeArgs),
+    /// End a running node cleanly.
+    Stop(SiteArgs),
+    /// Check the configuration and what it needs, or with --store the store.
+    Check(check::CheckArgs),
+    /// Accounts.
+    Account(account::AccountArgs),
+    /// Local domains.
+    Domain(domain::DomainArgs),
+    /// Aliases: addresses that stand for others.
+    Alias(alias::AliasArgs),
+    /// Messages waiting for other servers.
+    Queue(queue::QueueArgs),
+    /// What a running node is doing.
+    Status(SiteArgs),
+    /// The version of this program.
+    Version,
+}
+
+/// Which node a command is for.
+#[derive(Args, Clone)]
+struct SiteArgs {
+    /// The configuration file of the node.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The data folder of a demo.
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "config")]
+    data: Option<PathBuf>,
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.fail(&anyhow::Error::new(error).context("the runtime did not start")),
+    };
+    let done = runtime.block_on(dispatch(cli.command, output));
+    // Whatever still runs then has had its time to finish; a blocked thread must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match done {
+        Ok(code) => code,
+        Err(error) => output.fail(&error),
+    }
+}
+
+async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments, output).await,
+        Command::Init(arguments) => init::run(arguments, output).await,
+        Command::Serve(arguments) => serve::run(arguments, output).await,
+        Command::Stop(site) => stop::run(site, output).await,
+        Command::Check(arguments) => check::run(arguments, output).await,
+        Command::Account(arguments) => account::run(arguments, output).await,
+        Command::Domain(arguments) => domain::run(arguments, output).await,
+        Command::Alias(arguments) => alias::run(arguments, output).await,
+        Command::Queue(arguments) => queue::run(arguments, output).await,
+        Command::Status(site) => status::run(site, output).await,
+        Command::Version => version::run(output),
+    }
+}

@@ -1,0 +1,127 @@
+//! `posthouse check`: the configuration and what it needs from outside, or with `--store` the store itself.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use posthouse_actors::admin::{AdminRequest, CheckView};
+use posthouse_conf::Settings;
+use posthouse_mail::Domain;
+use posthouse_net::resolver::Resolver;
+use serde::Serialize;
+
+use super::output::Output;
+use super::{SiteArgs, admin_client, site};
+
+#[derive(Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// Walk the store and prove its invariants; works on a running node too.
+    #[arg(long)]
+    store: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+pub async fn run(arguments: CheckArgs, output: Output) -> anyhow::Result<ExitCode> {
+    if arguments.store {
+        return check_store(&arguments.site, output).await;
+    }
+    let settings = site::settings(&arguments.site)?;
+    let running = posthouse_net::local_socket::connect(&settings.node.data_dir).await.is_ok();
+    let mut findings = vec![Finding { what: "configuration", ok: true, detail: "every key is known and valid".to_owned() }];
+    findings.push(certificate(&settings));
+    findings.extend(ports(&settings, running));
+    findings.push(hostname(&settings).await);
+    findings.push(folder(&settings, running));
+    let whole = findings.iter().all(|finding| finding.ok);
+    output.result(&findings, |findings| {
+        let line = |f: &Finding| format!("{:<5} {:<14} {}", if f.ok { "ok" } else { "FAIL" }, f.what, f.detail);
+        findings.iter().map(line).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check_store(site: &SiteArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let check: CheckView = admin_client::ask(site, AdminRequest::CheckStore, output).await?;
+    let whole = check.whole;
+    output.result(&check, |check| {
+        let mut lines = check.findings.clone();
+        let verdict = if check.whole { "the store is whole" } else { "the store is damaged" };
+        lines.push(format!("{verdict}: {} rows looked at, {} findings", check.rows, check.findings.len()));
+        lines.join("\n")
+    })?;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn certificate(settings: &Settings) -> Finding {
+    let what = "certificate";
+    if settings.tls.certificate.as_os_str().is_empty() {
+        let detail = "none: ports with TLS stay closed; set tls.certificate and tls.private_key".to_owned();
+        return Finding { what, ok: false, detail };
+    }
+    match posthouse_net::tls::Acceptor::load(&settings.tls) {
+        Ok(_) => Finding { what, ok: true, detail: settings.tls.certificate.display().to_string() },
+        Err(error) => Finding { what, ok: false, detail: error.to_string() },
+    }
+}
+
+fn ports(settings: &Settings, running: bool) -> Vec<Finding> {
+    let listen = &settings.listen;
+    let all = [
+        &listen.smtp,
+        &listen.submission,
+        &listen.submissions,
+        &listen.imap,
+        &listen.imaps,
+        &listen.pop3,
+        &listen.pop3s,
+        &listen.metrics,
+    ];
+    let addresses = all.into_iter().flatten();
+    if running {
+        let detail = format!("{} addresses, held by the running node", addresses.count());
+        return vec![Finding { what: "ports", ok: true, detail }];
+    }
+    let looked = |address: &std::net::SocketAddr| match posthouse_net::listener::probe(*address) {
+        Ok(()) => Finding { what: "port", ok: true, detail: address.to_string() },
+        Err(error) => Finding { what: "port", ok: false, detail: error.to_string() },
+    };
+    addresses.map(looked).collect()
+}
+
+async fn hostname(settings: &Arc<Settings>) -> Finding {
+    let what = "hostname";
+    let name = &settings.node.hostname;
+    let looked = match (Domain::parse(name), Resolver::new(&settings.resolver)) {
+        (Ok(domain), Ok(resolver)) => resolver.addresses(&domain).await.map_err(|error| error.to_string()),
+        (_, Err(error)) => Err(error.to_string()),
+        (Err(error), _) => Err(error.to_string()),
+    };
+    match looked {
+        Ok(addresses) => Finding { what, ok: true, detail: format!("{name} has {} addresses", addresses.len()) },
+        Err(reason) => Finding { what, ok: false, detail: format!("{name}: {reason}; publish its A or AAAA record") },
+    }
+}
+
+fn folder(settings: &Settings, running: bool) -> Finding {
+    let what = "store";
+    let dir = &settings.node.data_dir;
+    if running {
+        return Finding { what, ok: true, detail: format!("{}, in use by the running node", dir.display()) };
+    }
+    match std::fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() && !meta.permissions().readonly() => {
+            Finding { what, ok: true, detail: dir.display().to_string() }
+        }
+        Ok(_) => Finding { what, ok: false, detail: format!("{} cannot be written to", dir.display()) },
+        Err(error) => Finding { what, ok: false, detail: format!("{}: {error}", dir.display()) },
+    }
+}
