@@ -4,6 +4,7 @@ pub mod auth;
 pub mod cluster;
 pub mod dkim;
 pub mod filter;
+pub mod http;
 pub mod imap;
 pub mod limits;
 pub mod listen;
@@ -25,6 +26,7 @@ pub use auth::Auth;
 pub use cluster::Cluster;
 pub use dkim::Dkim;
 pub use filter::Filter;
+pub use http::Http;
 pub use imap::Imap;
 pub use limits::Limits;
 pub use listen::Listen;
@@ -53,6 +55,7 @@ pub struct Settings {
     pub submission: Submission,
     pub imap: Imap,
     pub pop3: Pop3,
+    pub http: Http,
     pub limits: Limits,
     pub auth: Auth,
     pub storage: Storage,
@@ -75,6 +78,7 @@ impl Settings {
             .or_else(|| self.tls.complaint())
             .or_else(|| self.queue.complaint())
             .or_else(|| self.filter.complaint())
+            .or_else(|| self.dkim.complaint())
             .or_else(|| self.limits.complaint());
         match complaint {
             Some((key, reason)) => Err(ConfError::Invalid { place: key.to_owned(), reason, nearest: None }),
