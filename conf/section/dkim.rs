@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Complaint;
+
 /// Signing of outgoing mail (RFC 6376). Keys are rows of their domain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,5 +38,12 @@ impl Default for Dkim {
             .map(str::to_owned)
             .to_vec(),
         }
+    }
+}
+
+impl Dkim {
+    pub(super) fn complaint(&self) -> Complaint {
+        let fits = [2048, 3072, 4096].contains(&self.rsa_bits);
+        (!fits).then(|| ("dkim.rsa_bits", "must be 2048, 3072 or 4096".to_owned()))
     }
 }

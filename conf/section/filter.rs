@@ -1,8 +1,10 @@
 //! `[filter]`: judging mail. A stage that runs out of time fails open.
 
+use posthouse_mail::{Address, Domain};
 use serde::{Deserialize, Serialize};
 
 use super::Complaint;
+use super::limits::is_prefix;
 use crate::unit::{Size, Span};
 
 /// Judging mail. A stage that runs out of time fails open.
@@ -25,6 +27,8 @@ pub struct Filter {
     pub spf: bool,
     /// Whether DKIM signatures are verified (RFC 6376).
     pub dkim: bool,
+    /// Signatures of one message that are verified; further ones are ignored.
+    pub dkim_signatures_max: usize,
     /// Whether DMARC policies are applied (RFC 7489).
     pub dmarc: bool,
     /// Whether a policy of `reject` refuses the message; false files it as Junk.
@@ -35,7 +39,9 @@ pub struct Filter {
     pub junk_score: f64,
     /// Score from which a message is refused.
     pub reject_score: f64,
-    /// Addresses, domains or client prefixes whose mail skips the score.
+    /// Client prefixes that SPF and DMARC policies are not applied to: our own hosts, whose address says nothing of the sender.
+    pub trusted: Vec<String>,
+    /// Addresses, domains or client prefixes whose mail skips the score; a name counts once SPF or DKIM has proved it.
     pub allow: Vec<String>,
     /// Addresses, domains or client prefixes whose mail is refused.
     pub deny: Vec<String>,
@@ -52,11 +58,13 @@ impl Default for Filter {
             memory_max: Size::mib(64),
             spf: true,
             dkim: true,
+            dkim_signatures_max: 10,
             dmarc: true,
             dmarc_reject: true,
             spf_fail_reject: false,
             junk_score: 6.0,
             reject_score: 15.0,
+            trusted: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
             allow: Vec::new(),
             deny: Vec::new(),
         }
@@ -65,7 +73,20 @@ impl Default for Filter {
 
 impl Filter {
     pub(super) fn complaint(&self) -> Complaint {
-        let crossed = self.reject_score < self.junk_score;
-        crossed.then(|| ("filter.reject_score", "must not be below junk_score".to_owned()))
+        if self.reject_score < self.junk_score {
+            return Some(("filter.reject_score", "must not be below junk_score".to_owned()));
+        }
+        if let Some(wrong) = self.trusted.iter().find(|text| !is_prefix(text)) {
+            return Some(("filter.trusted", format!("`{wrong}` is not an address or prefix such as 127.0.0.0/8")));
+        }
+        let lists = [("filter.allow", &self.allow), ("filter.deny", &self.deny)];
+        lists.into_iter().find_map(|(key, list)| {
+            let wrong = list.iter().find(|text| !is_entry(text))?;
+            Some((key, format!("`{wrong}` is not an address, a domain or a client prefix")))
+        })
     }
+}
+
+fn is_entry(text: &str) -> bool {
+    is_prefix(text) || Address::parse(text).is_ok() || Domain::parse(text).is_ok()
 }
