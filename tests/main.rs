@@ -1,3 +1,5 @@
 //! Every test that looks at the tree or at the built program from outside; one binary, so that it links once.
 
+mod harness;
 mod tidy;
+mod transcripts;

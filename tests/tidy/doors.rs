@@ -49,7 +49,8 @@ const SOURCE_DOORS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Clock, randomness and the outside world, which the pure crates take as arguments.
-const IMPURE_CODE: &[&str] = &["Instant::now", "SystemTime::now", "std::fs", "std::env", "std::thread", "std::net::Tcp"];
+const IMPURE_CODE: &[&str] =
+    &["Instant::now", "SystemTime::now", "std::fs", "std::env", "std::thread", "std::net::Tcp"];
 
 #[test]
 fn each_library_has_one_door() {
@@ -61,7 +62,8 @@ fn each_library_has_one_door() {
                 findings.push(format!("{} names {}", package.name, dependency.name));
             }
             if PURE_CRATES.contains(&package.name.as_str()) && IMPURE.contains(&dependency.name.as_str()) {
-                findings.push(format!("{} names {}: time, ids and I/O are arguments there", package.name, dependency.name));
+                findings
+                    .push(format!("{} names {}: time, ids and I/O are arguments there", package.name, dependency.name));
             }
         }
     }

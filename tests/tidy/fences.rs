@@ -9,8 +9,16 @@ use super::{assert_none, source};
 const ENGINE: [&str; 8] = ["engine", "transaction", "store", "blob", "error", "shard", "keys", "codec"];
 
 /// Calls that change rows.
-const WRITES: [&str; 8] =
-    [".transact(", ".set(", ".clear(", ".clear_range(", ".atomic_add(", ".set_stamped_key(", ".set_stamped_value(", ".attach("];
+const WRITES: [&str; 8] = [
+    ".transact(",
+    ".set(",
+    ".clear(",
+    ".clear_range(",
+    ".atomic_add(",
+    ".set_stamped_key(",
+    ".set_stamped_value(",
+    ".attach(",
+];
 
 /// Public functions that change rows without a fence, and the class of `keys.rs` that allows it.
 const WITHOUT_FENCE: &[(&str, &str, &str)] = &[];

@@ -33,9 +33,10 @@ fn an_actor_file_tells_what_it_owns_receives_sends_bounds_and_fails_by() {
     let mut findings = Vec::new();
     for file in source::files() {
         let is_actor = file.path.starts_with("actors/")
-            && file.production_lines().any(|(_, line)| source::find_word(line, "Actor", 0).is_some_and(|at| {
-                line.trim_start().starts_with("impl") && line[at..].starts_with("Actor for ")
-            }));
+            && file.production_lines().any(|(_, line)| {
+                source::find_word(line, "Actor", 0)
+                    .is_some_and(|at| line.trim_start().starts_with("impl") && line[at..].starts_with("Actor for "))
+            });
         if !is_actor {
             continue;
         }

@@ -138,7 +138,8 @@ fn number(text: &str) -> Option<(u32, &str)> {
 fn sections(mut text: &str) -> (Vec<String>, &str) {
     let mut found = Vec::new();
     loop {
-        let before = ["", " ", ", ", " and ", "–"].into_iter().find_map(|joint| text.strip_prefix(joint)?.strip_prefix('§'));
+        let before =
+            ["", " ", ", ", " and ", "–"].into_iter().find_map(|joint| text.strip_prefix(joint)?.strip_prefix('§'));
         let Some(after) = before else {
             return (found, text);
         };
@@ -247,7 +248,11 @@ fn the_rfc_table_is_up_to_date() {
 #[test]
 fn references_are_read_as_people_write_them() {
     let read = |text: &str| {
-        references(text).into_iter().map(|(number, section)| format!("{number} {section}")).collect::<Vec<_>>().join("; ")
+        references(text)
+            .into_iter()
+            .map(|(number, section)| format!("{number} {section}"))
+            .collect::<Vec<_>>()
+            .join("; ")
     };
     assert_eq!(read("as RFC 5321 §4.5.3.1.8 wants"), "5321 4.5.3.1.8");
     assert_eq!(read("RFC 9051 §2.3.1.1, §9. Then"), "9051 2.3.1.1; 9051 9");

@@ -85,7 +85,9 @@ fn documented() -> Vec<Entry> {
                 comment.clear();
             } else if is_inside && line == "}" {
                 break;
-            } else if let Some((key, _)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": ")).filter(|_| is_inside) {
+            } else if let Some((key, _)) =
+                line.strip_prefix("pub ").and_then(|rest| rest.split_once(": ")).filter(|_| is_inside)
+            {
                 entries.push(Entry { name: format!("{section}.{key}"), comment: comment.join(" ") });
                 comment.clear();
             } else if !line.starts_with("#[") {

@@ -106,7 +106,11 @@ impl SourceFile {
 
     /// Lines of code (from 1) with comments and strings blanked, without those that are only for tests.
     pub fn production_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.code.lines().enumerate().map(|(index, line)| (index + 1, line)).filter(|(line, _)| !self.is_test_line(*line))
+        self.code
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
+            .filter(|(line, _)| !self.is_test_line(*line))
     }
 
     pub fn functions(&self) -> Vec<Function> {
@@ -229,6 +233,8 @@ fn separate(text: &str) -> (String, String) {
         let in_comment = |state| matches!(state, Inside::LineComment | Inside::BlockComment(_));
         let is_comment = in_comment(inside) || in_comment(next);
         let is_code = inside == Inside::Code && next == Inside::Code;
+        // A whole character literal is one step; a brace in it is no brace of the code.
+        let is_code = is_code && !(taken.starts_with('\'') && length > 1);
         for c in taken.chars() {
             let blank = if c == '\n' { '\n' } else { ' ' };
             code.push(if is_code { c } else { blank });
@@ -302,7 +308,7 @@ mod tests {
 
     #[test]
     fn comments_strings_and_characters_are_told_apart() {
-        let text = "let a = \"// no\"; // yes \"x\"\nlet b = '\"'; let c: &'static str = r#\"} \" {\"#; /* { */ f();\n";
+        let text = "let d = b'{'; let a = \"// no\"; // yes \"x\"\nlet b = '\"'; let c: &'static str = r#\"} \" {\"#; /* { */ f();\n";
         let (code, comments) = separate(text);
         assert_eq!(code.matches('\n').count(), 2);
         assert!(!code.contains("no") && !code.contains("yes") && !code.contains('{'), "{code}");

@@ -38,7 +38,8 @@ fn unfinished_work_names_the_section_it_owes() {
     let mut findings = Vec::new();
     for file in source::files().iter().filter(|file| !file.path.starts_with("tests/tidy")) {
         for (index, comment) in file.comments.lines().enumerate() {
-            let unnamed = source::find_word(comment, "todo", 0).is_some_and(|at| !comment[at..].starts_with("todo RFC "));
+            let unnamed =
+                source::find_word(comment, "todo", 0).is_some_and(|at| !comment[at..].starts_with("todo RFC "));
             let marked = UNFINISHED.iter().any(|word| source::find_word(comment, word, 0).is_some());
             if unnamed || marked {
                 findings.push(format!("{}:{}: {}", file.path, index + 1, comment.trim()));
