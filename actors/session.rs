@@ -6,10 +6,13 @@
 use std::future::Future;
 use std::marker::PhantomData;
 
+use posthouse_net::LineStream;
 use posthouse_obs::emit;
 use posthouse_obs::event::actor::{ActorEnded, ActorStarted};
+use posthouse_obs::event::session::{SessionEntered, SessionLeft};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,9 +68,59 @@ impl Drain {
     }
 }
 
+/// What ended a session's wait for its client.
+#[derive(Debug)]
+pub enum Wake {
+    /// There is more input.
+    Input,
+    /// The node is stopping.
+    Draining,
+    /// The deadline passed, the client is gone, or the buffer is full.
+    Lost(posthouse_net::Error),
+}
+
+/// Waits for input, the deadline or the drain, whichever comes first. Safe to cancel.
+pub async fn wait_for_input(stream: &mut LineStream, deadline: Instant, drain: &mut Drain) -> Wake {
+    tokio::select! {
+        // Input that is there already is answered before the farewell.
+        biased;
+        filled = stream.fill(deadline) => filled.map_or_else(Wake::Lost, |_| Wake::Input),
+        () = drain.wait() => Wake::Draining,
+    }
+}
+
+/// Counts a session under its protocol and state for as long as it lives.
+#[derive(Debug)]
+pub struct Presence {
+    protocol: Protocol,
+    state: &'static str,
+}
+
+impl Presence {
+    /// `state` is one of the protocol's few fixed words.
+    pub fn new(protocol: Protocol, state: &'static str) -> Self {
+        emit(SessionEntered { protocol: protocol.as_str(), state });
+        Self { protocol, state }
+    }
+
+    /// The session is in another state now.
+    pub fn moved(&mut self, state: &'static str) {
+        if self.state != state {
+            let successor = Self::new(self.protocol, state);
+            *self = successor;
+        }
+    }
+}
+
+impl std::ops::Drop for Presence {
+    fn drop(&mut self) {
+        emit(SessionLeft { protocol: self.protocol.as_str(), state: self.state });
+    }
+}
+
 /// A session that can be run to its end.
 pub trait Session: Send + 'static {
-    const PROTOCOL: Protocol;
+    fn protocol(&self) -> Protocol;
 
     /// Returns when the connection is over, for whatever reason; an error of the peer is no failure of the actor.
     fn run(self) -> impl Future<Output = ()> + Send;
@@ -120,7 +173,7 @@ impl<S: Session + Sync> Actor for SessionActor<S> {
         state: &mut Option<S>,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(session) = state.take() {
-            let _alive = Alive::new(S::PROTOCOL.as_str());
+            let _alive = Alive::new(session.protocol().as_str());
             session.run().await;
         }
         myself.stop(None);

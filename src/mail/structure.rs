@@ -137,3 +137,40 @@ pub struct MessageStructure {
     #[prost(bool, tag = "6")]
     pub truncated: bool,
 }
+
+impl MessageStructure {
+    /// The structure of the same message with `octets` of header fields put above it: all that lies behind them moves.
+    pub fn under_prefix(mut self, octets: u64) -> Self {
+        if let Some(root) = &mut self.root {
+            root.move_by(octets);
+            // RFC 9051 §7.5.2: the added fields belong to the message's own header.
+            root.header_start = 0;
+        }
+        self
+    }
+}
+
+impl BodyPart {
+    /// Recursion ends where `wire/mime` cuts the depth of a message.
+    fn move_by(&mut self, octets: u64) {
+        self.header_start += octets;
+        self.body_start += octets;
+        self.body_end += octets;
+        self.children.iter_mut().for_each(|child| child.move_by(octets));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_fields_move_every_part_but_the_start_of_the_message() {
+        let child = BodyPart { header_start: 20, body_start: 30, body_end: 40, ..BodyPart::default() };
+        let root = BodyPart { body_start: 10, body_end: 50, children: vec![child], ..BodyPart::default() };
+        let moved = MessageStructure { root: Some(root), ..MessageStructure::default() }.under_prefix(5);
+        let root = moved.root.expect("a root");
+        assert_eq!((root.header_start, root.body_start, root.body_end), (0, 15, 55));
+        assert_eq!((root.children[0].header_start, root.children[0].body_end), (25, 45));
+    }
+}

@@ -1,3 +1,104 @@
-//! Events of the area "session".
+//! Sessions of every protocol: how many in which state, what they refused, what they received.
 
-pub(crate) fn register() {}
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use posthouse_mail::{IngestId, ReversePath};
+use prometheus::{IntCounterVec, IntGaugeVec};
+
+use crate::emit::event;
+use crate::registry::{counter, gauge};
+
+static SESSIONS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("sessions", "Sessions open, by protocol and state.", &["protocol", "state"]));
+static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("session_commands_refused_total", "Commands answered with a refusal.", &["protocol", "kind"])
+});
+static ENDED: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("sessions_ended_total", "Sessions ended, by protocol and reason.", &["protocol", "reason"]));
+static RECEIVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("messages_received_total", "Messages that reached their end of data.", &["protocol", "outcome"])
+});
+static RECEIVED_BYTES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("messages_received_bytes_total", "Octets of accepted messages.", &["protocol"]));
+
+pub(crate) fn register() {
+    for protocol in ["smtp", "submission", "submissions"] {
+        for outcome in ["accepted", "deferred", "rejected", "discarded"] {
+            let _ = RECEIVED.with_label_values(&[protocol, outcome]);
+        }
+        let _ = RECEIVED_BYTES.with_label_values(&[protocol]);
+    }
+    for protocol in ["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"] {
+        let _ = REFUSED.with_label_values(&[protocol, "permanent"]);
+    }
+    LazyLock::force(&SESSIONS);
+    LazyLock::force(&ENDED);
+}
+
+event! {
+    /// A session came into a state.
+    SessionEntered { protocol: &'static str, state: &'static str }
+    silent ""
+    |event| SESSIONS.with_label_values(&[event.protocol, event.state]).inc()
+}
+
+event! {
+    /// A session left a state.
+    SessionLeft { protocol: &'static str, state: &'static str }
+    silent ""
+    |event| SESSIONS.with_label_values(&[event.protocol, event.state]).dec()
+}
+
+event! {
+    /// A client was greeted.
+    SessionStarted { protocol: &'static str, client: IpAddr }
+    trace "session started"
+}
+
+event! {
+    /// A session is over; `reason` is one of a few fixed words.
+    SessionEnded { protocol: &'static str, client: IpAddr, reason: &'static str }
+    trace "session ended"
+    |event| ENDED.with_label_values(&[event.protocol, event.reason]).inc()
+}
+
+event! {
+    /// A command was refused; `kind` is `permanent` or `temporary`.
+    CommandRefused { protocol: &'static str, client: IpAddr, kind: &'static str, reply: String }
+    trace "command refused"
+    |event| REFUSED.with_label_values(&[event.protocol, event.kind]).inc()
+}
+
+event! {
+    /// A message has an envelope; from here on its id names it.
+    MessageBegun { message: IngestId, protocol: &'static str, client: IpAddr, reverse_path: ReversePath }
+    trace "message begun"
+}
+
+event! {
+    /// The end of a message's data was answered; `outcome` is `accepted`, `deferred`, `rejected` or `discarded`.
+    MessageReceived {
+        message: IngestId,
+        protocol: &'static str,
+        client: IpAddr,
+        reverse_path: ReversePath,
+        recipients: usize,
+        size: u64,
+        outcome: &'static str,
+        reply: String,
+    }
+    info "message received"
+    |event| {
+        RECEIVED.with_label_values(&[event.protocol, event.outcome]).inc();
+        if event.outcome == "accepted" {
+            RECEIVED_BYTES.with_label_values(&[event.protocol]).inc_by(event.size);
+        }
+    }
+}
+
+event! {
+    /// A message's client was gone before the end of data; nothing of it is kept.
+    MessageAbandoned { message: IngestId, protocol: &'static str, client: IpAddr, reason: &'static str }
+    info "message abandoned"
+}

@@ -3,7 +3,6 @@
 //! Any LF ends a line, so that a client with wrong line ends gets an answer; but only CRLF ends a valid one. A line that
 //! ends in a bare LF, or holds a bare CR, is never looked at: nothing hidden behind a wrong line end is obeyed.
 
-use bytes::{Buf, BytesMut};
 use thiserror::Error;
 
 /// Why a line is no command line.
@@ -27,21 +26,17 @@ pub struct LineCutter {
 }
 
 impl LineCutter {
-    /// Takes the next whole line, without its CRLF, out of `buffer`. `None` asks for more octets; `buffer` then holds
-    /// less than `max`, whatever the client sends.
-    pub fn take(&mut self, buffer: &mut BytesMut, max: usize) -> Option<Result<String, LineFault>> {
-        let Some(end) = memchr::memchr(b'\n', buffer) else {
-            if buffer.len() >= max || self.overlong {
-                self.overlong = true;
-                buffer.clear();
-            }
-            return None;
+    /// Looks for the next whole line in `input`; gives how many octets of it to drop, and the line without its CRLF.
+    /// Without a line more octets are needed; less than `max` then stay, whatever the client sends.
+    pub fn cut(&mut self, input: &[u8], max: usize) -> (usize, Option<Result<String, LineFault>>) {
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            self.overlong |= input.len() >= max;
+            return (if self.overlong { input.len() } else { 0 }, None);
         };
         let octets = end + 1;
         let fault = std::mem::take(&mut self.overlong) || octets > max;
-        let line = if fault { Err(LineFault::TooLong) } else { read_line(&buffer[..end]) };
-        buffer.advance(octets);
-        Some(line)
+        let line = if fault { Err(LineFault::TooLong) } else { read_line(&input[..end]) };
+        (octets, Some(line))
     }
 }
 
@@ -66,12 +61,17 @@ mod tests {
     /// All lines of an input that arrives in pieces of `step` octets.
     fn lines(input: &[u8], step: usize, max: usize) -> Vec<Result<String, LineFault>> {
         let mut cutter = LineCutter::default();
-        let mut buffer = BytesMut::new();
+        let mut buffer = Vec::new();
         let mut out = Vec::new();
         for piece in input.chunks(step) {
             buffer.extend_from_slice(piece);
-            while let Some(line) = cutter.take(&mut buffer, max) {
-                out.push(line);
+            loop {
+                let (octets, line) = cutter.cut(&buffer, max);
+                buffer.drain(..octets);
+                match line {
+                    Some(line) => out.push(line),
+                    None => break,
+                }
             }
             assert!(buffer.len() < max.max(1), "the buffer stays below the bound");
         }
