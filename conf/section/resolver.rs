@@ -20,6 +20,10 @@ pub struct Resolver {
     pub ttl_min: Span,
     /// Longest time that an answer is kept.
     pub ttl_max: Span,
+    /// Questions in a row without any answer after which DNS counts as away and is not asked for `pause`.
+    pub silences_max: u32,
+    /// How long DNS then counts as away; look-ups fail at once as temporary.
+    pub pause: Span,
 }
 
 impl Default for Resolver {
@@ -31,6 +35,8 @@ impl Default for Resolver {
             cache_max: 10000,
             ttl_min: Span::secs(1),
             ttl_max: Span::hours(24),
+            silences_max: 3,
+            pause: Span::secs(5),
         }
     }
 }

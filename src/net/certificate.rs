@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rcgen::KeyUsagePurpose;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rcgen::{KeyUsagePurpose, SanType};
 
 use crate::error::Error;
 
@@ -32,21 +31,35 @@ const SERVER_LIFETIME: Duration = DAY.saturating_mul(820);
 /// A certificate older than this is issued anew.
 const SERVER_RENEWAL: Duration = DAY.saturating_mul(400);
 
-/// Makes what is missing in `dir`: `ca.pem`, `ca.key`, `server.pem`, `server.key`. What exists stays, so that clients that
-/// trust the CA go on working; the server's pair is made anew when it grows old or its names change.
-pub fn ensure(dir: &Path, names: &[String], addresses: &[IpAddr]) -> Result<Files, Error> {
+/// The CA's certificate.
+pub const CA_FILE: &str = "ca.pem";
+/// The server's certificate.
+pub const CERTIFICATE_FILE: &str = "cert.pem";
+/// The server's private key.
+pub const PRIVATE_KEY_FILE: &str = "key.pem";
+/// The CA's private key.
+const CA_KEY_FILE: &str = "ca.key";
+/// What the server's certificate was made for, one name a line.
+const NAMES_FILE: &str = "cert.names";
+
+/// Makes what is missing in `dir`. What exists stays, so that clients that trust the CA go on working; the server's pair is
+/// made anew when it grows old or its names change. A name may be the text of an address.
+pub fn ensure(dir: &Path, names: &[String]) -> Result<Files, Error> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let files =
-        Files { ca: dir.join("ca.pem"), certificate: dir.join("server.pem"), private_key: dir.join("server.key") };
+    let files = Files {
+        ca: dir.join(CA_FILE),
+        certificate: dir.join(CERTIFICATE_FILE),
+        private_key: dir.join(PRIVATE_KEY_FILE),
+    };
     let (ca_key, ca_is_new) = authority(dir, &files.ca)?;
-    let wanted = subject_list(names, addresses);
-    let names_file = dir.join("server.names");
+    let wanted = names.join("\n");
+    let names_file = dir.join(NAMES_FILE);
     if !ca_is_new && is_current(&files, &names_file, &wanted) {
         return Ok(files);
     }
     let issuer = Issuer::new(authority_params(), ca_key);
     let key = KeyPair::generate().map_err(issue)?;
-    let certificate = server_params(names, addresses)?.signed_by(&key, &issuer).map_err(issue)?;
+    let certificate = server_params(names)?.signed_by(&key, &issuer).map_err(issue)?;
     write(&files.private_key, key.serialize_pem().as_bytes(), 0o600)?;
     write(&files.certificate, certificate.pem().as_bytes(), 0o644)?;
     write(&names_file, wanted.as_bytes(), 0o644)?;
@@ -55,7 +68,7 @@ pub fn ensure(dir: &Path, names: &[String], addresses: &[IpAddr]) -> Result<File
 
 /// The CA's key, and whether it was made just now.
 fn authority(dir: &Path, certificate: &Path) -> Result<(KeyPair, bool), Error> {
-    let key_file = dir.join("ca.key");
+    let key_file = dir.join(CA_KEY_FILE);
     if key_file.exists() && certificate.exists() {
         let pem = fs::read_to_string(&key_file)?;
         let key = KeyPair::from_pem(&pem)
@@ -79,9 +92,8 @@ fn authority_params() -> CertificateParams {
     params
 }
 
-fn server_params(names: &[String], addresses: &[IpAddr]) -> Result<CertificateParams, Error> {
+fn server_params(names: &[String]) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::new(names.to_vec()).map_err(issue)?;
-    params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
     let common = names.first().map_or("Posthouse", String::as_str);
     params.distinguished_name.push(DnType::CommonName, common);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -96,12 +108,6 @@ fn valid_for(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
     params.not_before = (now - Duration::from_secs(3600)).into();
     params.not_after = (now + lifetime).into();
-}
-
-fn subject_list(names: &[String], addresses: &[IpAddr]) -> String {
-    let mut list: Vec<String> = names.to_vec();
-    list.extend(addresses.iter().map(IpAddr::to_string));
-    list.join("\n")
 }
 
 fn is_current(files: &Files, names_file: &Path, wanted: &str) -> bool {
@@ -139,8 +145,8 @@ mod tests {
     #[test]
     fn keys_are_for_their_owner_only() {
         let dir = tempfile::tempdir().expect("a folder");
-        ensure(dir.path(), &["localhost".to_owned()], &[]).expect("certificates");
-        for name in ["ca.key", "server.key"] {
+        ensure(dir.path(), &["localhost".to_owned()]).expect("certificates");
+        for name in [CA_KEY_FILE, PRIVATE_KEY_FILE] {
             let mode = fs::metadata(dir.path().join(name)).expect("a key").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
@@ -150,11 +156,11 @@ mod tests {
     fn a_second_call_keeps_what_is_there_and_new_names_keep_the_ca() {
         let dir = tempfile::tempdir().expect("a folder");
         let names = ["localhost".to_owned()];
-        let files = ensure(dir.path(), &names, &[]).expect("certificates");
+        let files = ensure(dir.path(), &names).expect("certificates");
         let (ca, server) = (read(&files.ca), read(&files.certificate));
-        ensure(dir.path(), &names, &[]).expect("certificates");
+        ensure(dir.path(), &names).expect("certificates");
         assert_eq!((read(&files.ca), read(&files.certificate)), (ca.clone(), server.clone()));
-        ensure(dir.path(), &names, &["127.0.0.1".parse().expect("an address")]).expect("certificates");
+        ensure(dir.path(), &["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("certificates");
         assert_eq!(read(&files.ca), ca);
         assert_ne!(read(&files.certificate), server);
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Error, of_stream};
-use crate::tls::TlsAcceptor;
+use crate::tls::Acceptor;
 use crate::transport::Transport;
 
 /// Octets moved from the transport by one read; also what a full TLS record carries.
@@ -38,6 +38,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> LineStream<T> {
     /// What has been read and not yet consumed.
     pub fn input(&self) -> &[u8] {
         &self.input
+    }
+
+    /// The buffer itself, for a codec that cuts its lines off the front.
+    pub fn input_mut(&mut self) -> &mut BytesMut {
+        &mut self.input
     }
 
     /// Takes the first `count` octets out of the buffer without copying them.
@@ -109,7 +114,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> LineStream<T> {
 impl LineStream<Transport> {
     /// Runs the server's TLS handshake. Whatever the peer sent in plain text behind its STARTTLS is thrown away: someone on
     /// the path may have put it there (RFC 3207 §4.2, RFC 9051 §11.1 command injection).
-    pub async fn starttls(self, acceptor: &TlsAcceptor) -> Result<Self, Error> {
+    pub async fn starttls(self, acceptor: &Acceptor) -> Result<Self, Error> {
         let transport = self.transport.starttls(acceptor).await?;
         Ok(Self { transport, input: BytesMut::new(), input_max: self.input_max })
     }

@@ -26,10 +26,11 @@ pub struct Listener {
 impl Listener {
     /// Listens on `address`; `backlog` connections may wait in the kernel. Needs a Tokio runtime.
     pub fn bind(address: SocketAddr, backlog: u32) -> Result<Self, Error> {
-        let socket = bind(address, backlog).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::PortTaken { address },
-            _ => Error::Bind { address, source },
-        })?;
+        let bound = bind(address).and_then(|socket| {
+            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+            TcpListener::from_std(socket.into())
+        });
+        let socket = bound.map_err(|source| refused(address, source))?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
     }
@@ -66,7 +67,20 @@ impl Listener {
     }
 }
 
-fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+/// Whether an address could be listened on now; takes it for an instant only.
+pub fn probe(address: SocketAddr) -> Result<(), Error> {
+    let probed = bind(address).and_then(|socket| socket.listen(1));
+    probed.map_err(|source| refused(address, source))
+}
+
+fn refused(address: SocketAddr, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => Error::PortTaken { address },
+        _ => Error::Bind { address, source },
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Without it a restart would wait for the connections of the last run to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -76,8 +90,7 @@ fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Errors that `accept` passes on from the connection it tried to take.
@@ -96,8 +109,11 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_an_error_that_names_it() {
         let first = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
-        let error = Listener::bind(first.local_addr(), 16).expect_err("taken");
-        let port = first.local_addr().port();
-        assert_eq!(error.to_string(), format!("port {port} on 127.0.0.1 is taken by another program"));
+        let address = first.local_addr();
+        let expect = format!("port {} on 127.0.0.1 is taken by another program", address.port());
+        assert_eq!(Listener::bind(address, 16).expect_err("taken").to_string(), expect);
+        assert_eq!(probe(address).expect_err("taken").to_string(), expect);
+        drop(first);
+        probe(address).expect("free again");
     }
 }

@@ -3,6 +3,8 @@
 //! Three answers are told apart because mail treats them apart: records, none of that type, no such name. Everything else
 //! is an error that passes: a timeout, SERVFAIL, a machine without network. Every look-up has a deadline.
 
+mod breaker;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use posthouse_mail::Domain;
 use tokio::time::timeout;
 
 use crate::error::Error;
+use breaker::Breaker;
 
 /// What DNS says of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,7 @@ pub struct Resolver {
     hickory: Arc<TokioResolver>,
     /// Longest time of one look-up, all tries included.
     limit: Duration,
+    breaker: Arc<Breaker>,
 }
 
 impl Resolver {
@@ -69,7 +73,8 @@ impl Resolver {
         *builder.options_mut() = options(settings, hosts);
         let hickory = builder.build().map_err(|error| Error::Dns(error.to_string()))?;
         // Two rounds: an answer may be an alias, or come by TCP after a truncated one.
-        Ok(Self { hickory: Arc::new(hickory), limit: settings.timeout.get().saturating_mul(tries).saturating_mul(2) })
+        let limit = settings.timeout.get().saturating_mul(tries).saturating_mul(2);
+        Ok(Self { hickory: Arc::new(hickory), limit, breaker: Arc::new(Breaker::new(settings)) })
     }
 
     /// The resolver itself, for a library that brings its own look-ups: with the same servers, limits and cache.
@@ -117,7 +122,12 @@ impl Resolver {
     }
 
     async fn ask<T>(&self, lookup: impl Future<Output = Result<T, NetError>>) -> Result<Answer<T>, Error> {
-        let result = timeout(self.limit, lookup).await.map_err(|_| Error::Dns("no answer in time".to_owned()))?;
+        if self.breaker.is_open() {
+            return Err(Error::Dns("no name server answers".to_owned()));
+        }
+        let result = timeout(self.limit, lookup).await.unwrap_or(Err(NetError::Timeout));
+        // SERVFAIL and its kin are answers: some server is there.
+        self.breaker.note(!matches!(&result, Err(error) if !matches!(error, NetError::Dns(_))));
         match result {
             Ok(found) => Ok(Answer::Found(found)),
             Err(error) if error.is_nx_domain() => Ok(Answer::NxDomain),
@@ -304,7 +314,12 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         let address = silent.local_addr().expect("an address").to_string();
         let resolver = resolver(&address, posthouse_conf::Span::ms(50));
-        assert!(matches!(resolver.mx(&domain("example.test")).await, Err(Error::Dns(_))));
+        for _ in 0..posthouse_conf::Resolver::default().silences_max {
+            let error = resolver.mx(&domain("example.test")).await.expect_err("silence");
+            assert_ne!(error.to_string(), "DNS: no name server answers");
+        }
+        let error = resolver.mx(&domain("example.test")).await.expect_err("asked nobody");
+        assert_eq!(error.to_string(), "DNS: no name server answers");
         let nowhere = Resolver {
             hickory: Arc::new(
                 TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
@@ -312,6 +327,7 @@ mod tests {
                     .expect("a resolver"),
             ),
             limit: Duration::from_secs(1),
+            breaker: Arc::new(Breaker::new(&posthouse_conf::Resolver::default())),
         };
         assert!(matches!(nowhere.mx(&domain("example.test")).await, Err(Error::Dns(_))));
     }

@@ -63,7 +63,7 @@ impl fmt::Display for TlsInfo {
 
 /// The server's side. Cheap to clone; all clones share certificate and bounds.
 #[derive(Clone)]
-pub struct TlsAcceptor {
+pub struct Acceptor {
     shared: Arc<Shared>,
 }
 
@@ -75,15 +75,15 @@ struct Shared {
     handshake_timeout: Duration,
 }
 
-impl fmt::Debug for TlsAcceptor {
+impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TlsAcceptor({})", self.shared.certificate.display())
+        write!(f, "Acceptor({})", self.shared.certificate.display())
     }
 }
 
-impl TlsAcceptor {
+impl Acceptor {
     /// Reads the certificate and key that the settings name.
-    pub fn new(settings: &posthouse_conf::Tls) -> Result<Self, Error> {
+    pub fn load(settings: &posthouse_conf::Tls) -> Result<Self, Error> {
         let config = server_config(&settings.certificate, &settings.private_key)?;
         let shared = Shared {
             certificate: settings.certificate.clone(),
@@ -148,11 +148,11 @@ fn unreadable(path: &Path, reason: impl fmt::Display) -> Error {
 
 /// The client's side.
 #[derive(Clone)]
-pub struct TlsConnector {
+pub struct Connector {
     config: Arc<ClientConfig>,
 }
 
-impl TlsConnector {
+impl Connector {
     /// Any certificate will do: against a passive listener encryption without authentication is better than none
     /// (RFC 7435 §3), and most MX hosts hold certificates that no one can check against the domain (RFC 3207 §4.1).
     pub fn opportunistic() -> Self {
@@ -252,26 +252,26 @@ mod tests {
     struct Setup {
         _dir: tempfile::TempDir,
         files: certificate::Files,
-        acceptor: TlsAcceptor,
+        acceptor: Acceptor,
         listener: Listener,
     }
 
     fn setup(handshake_timeout: posthouse_conf::Span) -> Setup {
         let dir = tempfile::tempdir().expect("a folder");
-        let files = certificate::ensure(dir.path(), &["localhost".to_owned()], &[]).expect("certificates");
+        let files = certificate::ensure(dir.path(), &["localhost".to_owned()]).expect("certificates");
         let settings = posthouse_conf::Tls {
             certificate: files.certificate.clone(),
             private_key: files.private_key.clone(),
             handshake_timeout,
             ..Default::default()
         };
-        let acceptor = TlsAcceptor::new(&settings).expect("an acceptor");
+        let acceptor = Acceptor::load(&settings).expect("an acceptor");
         let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
         Setup { _dir: dir, files, acceptor, listener }
     }
 
     /// Connects, upgrades both ends, sends a line each way.
-    async fn handshake(setup: &mut Setup, connector: &TlsConnector, host: &str) -> Result<TlsInfo, Error> {
+    async fn handshake(setup: &mut Setup, connector: &Connector, host: &str) -> Result<TlsInfo, Error> {
         let address = setup.listener.local_addr();
         let client = async {
             let plain = connect(address, SOON).await?;
@@ -295,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn opportunistic_takes_any_certificate_and_tells_version_and_suite() {
         let mut setup = setup(posthouse_conf::Span::secs(10));
-        let info = handshake(&mut setup, &TlsConnector::opportunistic(), "mx.other.test").await.expect("TLS");
+        let info = handshake(&mut setup, &Connector::opportunistic(), "mx.other.test").await.expect("TLS");
         assert_eq!(info.version, "TLSv1.3");
         assert!(info.suite.starts_with("TLS_"), "{info}");
     }
@@ -303,10 +303,10 @@ mod tests {
     #[tokio::test]
     async fn verified_wants_the_name_and_the_root() {
         let mut setup = setup(posthouse_conf::Span::secs(10));
-        let connector = TlsConnector::verified_by(&setup.files.ca).expect("a root");
+        let connector = Connector::verified_by(&setup.files.ca).expect("a root");
         handshake(&mut setup, &connector, "localhost").await.expect("the name is in the certificate");
         assert!(matches!(handshake(&mut setup, &connector, "other.test").await, Err(Error::Handshake(_))));
-        if let Ok(platform) = TlsConnector::verified() {
+        if let Ok(platform) = Connector::verified() {
             assert!(matches!(handshake(&mut setup, &platform, "localhost").await, Err(Error::Handshake(_))));
         }
     }
@@ -325,9 +325,9 @@ mod tests {
         let old = std::fs::read(&setup.files.certificate).expect("the old certificate");
         std::fs::write(&setup.files.certificate, "nonsense").expect("a write");
         assert!(matches!(setup.acceptor.reload(), Err(Error::Certificate { .. })));
-        handshake(&mut setup, &TlsConnector::opportunistic(), "localhost").await.expect("the old certificate");
+        handshake(&mut setup, &Connector::opportunistic(), "localhost").await.expect("the old certificate");
         std::fs::write(&setup.files.certificate, old).expect("a write");
         setup.acceptor.reload().expect("good files");
-        handshake(&mut setup, &TlsConnector::opportunistic(), "localhost").await.expect("the new certificate");
+        handshake(&mut setup, &Connector::opportunistic(), "localhost").await.expect("the new certificate");
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use crate::error::{Error, of_stream};
-use crate::tls::{TlsAcceptor, TlsInfo};
+use crate::tls::{Acceptor, TlsInfo};
 
 /// A TCP connection and what runs on it.
 pub struct Transport {
@@ -37,7 +37,7 @@ impl Transport {
     }
 
     /// Runs the server's side of the TLS handshake, at the start (RFC 8314 §3) or after STARTTLS (RFC 3207 §4).
-    pub async fn starttls(self, acceptor: &TlsAcceptor) -> Result<Self, Error> {
+    pub async fn starttls(self, acceptor: &Acceptor) -> Result<Self, Error> {
         let Stream::Plain(stream) = self.stream else {
             return Err(Error::AlreadyTls);
         };
