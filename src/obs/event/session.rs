@@ -14,8 +14,9 @@ static SESSIONS: LazyLock<IntGaugeVec> =
 static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter("session_commands_refused_total", "Commands answered with a refusal.", &["protocol", "kind"])
 });
-static ENDED: LazyLock<IntCounterVec> =
-    LazyLock::new(|| counter("sessions_ended_total", "Sessions ended, by protocol and reason.", &["protocol", "reason"]));
+static ENDED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("sessions_ended_total", "Sessions ended, by protocol and reason.", &["protocol", "reason"])
+});
 static RECEIVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter("messages_received_total", "Messages that reached their end of data.", &["protocol", "outcome"])
 });

@@ -7,7 +7,7 @@
 mod greeted;
 mod transaction;
 
-use posthouse_mail::{AccountId, Envelope, ForwardPath, IngestId, Recipient, Reply};
+use posthouse_mail::{AccountId, Address, Envelope, ForwardPath, IngestId, Recipient, Reply};
 
 use super::command::{Command, CommandFault, Mail, Rcpt, Verb};
 use super::line::LineFault;
@@ -53,11 +53,19 @@ pub struct SmtpSession {
 struct Facts {
     flavour: Flavour,
     tls: bool,
-    account: Option<AccountId>,
+    login: Option<Login>,
     /// Refused commands since the last accepted message.
     errors: usize,
     /// Messages that reached their end of data.
     messages: usize,
+}
+
+/// Who has proved to be whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub account: AccountId,
+    /// The account's own address.
+    pub address: Address,
 }
 
 /// The client has said who it is.
@@ -117,7 +125,7 @@ type Next = (Phase, Effect);
 impl SmtpSession {
     /// A new connection; `tls` for implicit TLS (RFC 8314 §3.3).
     pub fn new(flavour: Flavour, tls: bool) -> Self {
-        Self { facts: Facts { flavour, tls, account: None, errors: 0, messages: 0 }, phase: Phase::ExpectHello }
+        Self { facts: Facts { flavour, tls, login: None, errors: 0, messages: 0 }, phase: Phase::ExpectHello }
     }
 
     /// The reply that opens the dialogue.
@@ -174,19 +182,19 @@ impl SmtpSession {
 
     /// TLS is active: what was said before it is forgotten (RFC 3207 §4.2).
     pub fn on_tls(self) -> Self {
-        Self { facts: Facts { tls: true, account: None, ..self.facts }, phase: Phase::ExpectHello }
+        Self { facts: Facts { tls: true, login: None, ..self.facts }, phase: Phase::ExpectHello }
     }
 
     /// The password was right, or the reply says why not.
-    pub fn on_credentials(self, checked: Result<AccountId, Reply>, policy: &Policy) -> (Self, Effect) {
+    pub fn on_credentials(self, checked: Result<Login, Reply>, policy: &Policy) -> (Self, Effect) {
         let Self { mut facts, phase } = self;
         let Phase::CheckingCredentials(greeted) = phase else {
             return Self { facts, phase }.unasked();
         };
         let said = checked.map_or_else(
             |refusal| refusal,
-            |account| {
-                facts.account = Some(account);
+            |login| {
+                facts.login = Some(login);
                 reply::authenticated()
             },
         );
@@ -254,8 +262,9 @@ impl SmtpSession {
         self.facts.tls
     }
 
-    pub fn account(&self) -> Option<AccountId> {
-        self.facts.account
+    /// Who logged in.
+    pub fn login(&self) -> Option<&Login> {
+        self.facts.login.as_ref()
     }
 
     /// The envelope of the transaction under way.
@@ -277,7 +286,7 @@ impl SmtpSession {
     pub fn protocol(&self) -> &'static str {
         let extended = self.phase.greeted().is_some_and(|greeted| greeted.extended);
         let utf8 = self.envelope().is_some_and(|envelope| envelope.smtputf8);
-        match (extended, utf8, self.facts.tls, self.facts.account.is_some()) {
+        match (extended, utf8, self.facts.tls, self.facts.login.is_some()) {
             (_, true, false, false) => "UTF8SMTP",
             (_, true, false, true) => "UTF8SMTPA",
             (_, true, true, false) => "UTF8SMTPS",
@@ -344,7 +353,7 @@ impl Phase {
     fn expected(&self, facts: &Facts) -> &'static [Verb] {
         match self {
             Self::ExpectReversePath(_) if facts.flavour == Flavour::Submit && !facts.tls => &[Verb::StartTls],
-            Self::ExpectReversePath(_) if facts.flavour == Flavour::Submit && facts.account.is_none() => &[Verb::Auth],
+            Self::ExpectReversePath(_) if facts.flavour == Flavour::Submit && facts.login.is_none() => &[Verb::Auth],
             Self::ExpectReversePath(_) => &[Verb::Mail],
             Self::ExpectForwardPath(t) if t.envelope.recipients.is_empty() => &[Verb::Rcpt],
             Self::ExpectForwardPath(_) => &[Verb::Rcpt, Verb::Data],

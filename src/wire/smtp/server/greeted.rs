@@ -60,7 +60,7 @@ impl Facts {
         if !self.offers_auth() {
             return self.refuse(Phase::ExpectReversePath(greeted), Verb::Auth);
         }
-        let refusal = match (self.account, Mechanism::parse(mechanism)) {
+        let refusal = match (&self.login, Mechanism::parse(mechanism)) {
             (Some(_), _) => reply::already_authenticated(),
             (None, None) => reply::unknown_mechanism(),
             (None, Some(mechanism)) => return greeted.sasl_step(Exchange::begin(mechanism, initial)),
@@ -84,7 +84,7 @@ impl Facts {
             return Some(reply::starttls_required());
         }
         // RFC 6409 §4.3: no submission without authentication.
-        if self.flavour == Flavour::Submit && self.account.is_none() {
+        if self.flavour == Flavour::Submit && self.login.is_none() {
             return Some(reply::authentication_required());
         }
         // RFC 1870 §6.1: what is declared too large is refused at once.

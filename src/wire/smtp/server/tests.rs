@@ -44,8 +44,10 @@ impl Owner {
                 format!("{}(tls)\r\n", reply.to_wire())
             }
             Effect::CheckCredentials(credentials) => {
+                let address = Address::parse("alice@x.org").expect("an address");
+                let login = Login { account: AccountId::new(7), address };
                 let right = credentials.authentication == "alice" && credentials.password.reveal() == "demo";
-                let checked = if right { Ok(AccountId::new(7)) } else { Err(reply::credentials_invalid()) };
+                let checked = if right { Ok(login) } else { Err(reply::credentials_invalid()) };
                 self.take(|session, policy| session.on_credentials(checked, policy))
             }
             Effect::CheckReversePath(_) => {
