@@ -14,7 +14,7 @@ use posthouse_mail::{Evidence, UnixMillis};
 use crate::authentication_results::{DkimFinding, DmarcFinding, SpfFinding};
 use crate::budget::{ContentBudget, ContentPermit};
 use crate::error::Error;
-use crate::fields::body_start;
+use crate::fields::body_start_beyond;
 use crate::lists::Allowance;
 
 /// Octets of the body held at a time.
@@ -62,13 +62,9 @@ impl Content {
             if part.is_empty() {
                 break;
             }
-            // The empty line may straddle two chunks: look again from its first possible octet.
-            let seen = header.len().saturating_sub(3);
+            let searched = header.len();
             header.extend_from_slice(&part);
-            start = match seen {
-                0 => body_start(&header),
-                seen => body_start(&header[seen..]).map(|at| at + seen),
-            };
+            start = body_start_beyond(&header, searched);
         }
         if start.is_none() && header.len() as u64 == size {
             start = Some(header.len());

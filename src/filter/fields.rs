@@ -58,10 +58,16 @@ fn field_end(header: &[u8], from: usize) -> usize {
 
 /// Where the body begins: after the first empty line; `None` while it has not come (RFC 5322 §2.1).
 pub fn body_start(message: &[u8]) -> Option<usize> {
+    body_start_beyond(message, 0)
+}
+
+/// The same for a message that was searched before, when it had only `searched` octets.
+pub(crate) fn body_start_beyond(message: &[u8], searched: usize) -> Option<usize> {
     if message.starts_with(b"\r\n") {
         return Some(2);
     }
-    let mut at = 0;
+    // The empty line may straddle the two parts.
+    let mut at = searched.saturating_sub(3);
     while let Some(found) = message[at..].iter().position(|b| *b == b'\n') {
         at += found + 1;
         if message[at..].starts_with(b"\r\n") {

@@ -24,6 +24,12 @@ pub mod signing;
 pub mod spf;
 pub mod stage;
 
+#[cfg(test)]
+#[path = "../../tests/harness/name_server.rs"]
+mod name_server;
+#[cfg(test)]
+mod vectors;
+
 pub use body_hash::{BodyDigest, BodyHash, Canonicalization};
 pub use budget::{ContentBudget, ContentPermit};
 pub use context::{Content, Context, MessageBody};

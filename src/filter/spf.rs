@@ -1,12 +1,13 @@
 //! SPF (RFC 7208): may this client send for the domain of the reverse-path? mail-auth evaluates the records.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mail_auth::spf::verify::SpfParameters;
-use mail_auth::{SpfOutput, SpfResult};
+use mail_auth::SpfResult;
 use posthouse_net::PrefixSet;
 
 use crate::authentication_results::{AuthResult, SpfFinding, SpfIdentity};
@@ -42,13 +43,37 @@ impl SpfStage {
         if origin.account.is_some() || self.trusted.contains(client) {
             return Ok(SpfFinding { result: AuthResult::None, identity, domain, reason: Some("trusted client") });
         }
+        let question = Question { client, hello: &origin.hello, host_name: &self.host_name, sender: sender.as_deref() };
+        let result = question.ask(&self.dns).await?;
+        Ok(SpfFinding { result, identity, domain, reason: None })
+    }
+}
+
+/// All that an evaluation depends on (RFC 7208 §4.1).
+pub(crate) struct Question<'a> {
+    pub client: IpAddr,
+    pub hello: &'a str,
+    pub host_name: &'a str,
+    pub sender: Option<&'a str>,
+}
+
+impl Question<'_> {
+    pub(crate) async fn ask(&self, dns: &Dns) -> Result<AuthResult, Error> {
         // RFC 7208 §2.4: a null reverse-path is judged as postmaster@ the name of EHLO.
-        let question = match &sender {
-            Some(sender) => SpfParameters::verify_mail_from(client, &origin.hello, &self.host_name, sender),
-            None => SpfParameters::verify_ehlo(client, &origin.hello, &self.host_name),
+        let parameters = match self.sender {
+            Some(sender) => SpfParameters::verify_mail_from(self.client, self.hello, self.host_name, sender),
+            None => SpfParameters::verify_ehlo(self.client, self.hello, self.host_name),
         };
-        let output: SpfOutput = self.dns.ask(self.dns.authenticator().verify_spf(question)).await?;
-        Ok(SpfFinding { result: result(output.result()), identity, domain, reason: None })
+        let output = dns.ask(dns.authenticator().verify_spf(parameters)).await?;
+        Ok(match output.result() {
+            SpfResult::Pass => AuthResult::Pass,
+            SpfResult::Fail => AuthResult::Fail,
+            SpfResult::SoftFail => AuthResult::SoftFail,
+            SpfResult::Neutral => AuthResult::Neutral,
+            SpfResult::TempError => AuthResult::TempError,
+            SpfResult::PermError => AuthResult::PermError,
+            SpfResult::None => AuthResult::None,
+        })
     }
 }
 
@@ -57,18 +82,6 @@ fn asked(context: &Context) -> (SpfIdentity, String) {
     match context.message.envelope.reverse_path.address() {
         Some(sender) => (SpfIdentity::MailFrom, sender.domain.to_string()),
         None => (SpfIdentity::Hello, context.message.origin.hello.clone()),
-    }
-}
-
-pub(crate) fn result(result: SpfResult) -> AuthResult {
-    match result {
-        SpfResult::Pass => AuthResult::Pass,
-        SpfResult::Fail => AuthResult::Fail,
-        SpfResult::SoftFail => AuthResult::SoftFail,
-        SpfResult::Neutral => AuthResult::Neutral,
-        SpfResult::TempError => AuthResult::TempError,
-        SpfResult::PermError => AuthResult::PermError,
-        SpfResult::None => AuthResult::None,
     }
 }
 
