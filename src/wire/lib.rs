@@ -1,5 +1,7 @@
 //! Codecs and protocol machines without I/O.
 
+pub mod imap;
 pub mod mime;
+pub mod pop3;
 pub mod sasl;
 pub mod smtp;
