@@ -22,6 +22,14 @@ pub struct Storage {
     pub inline_blob_max: Size,
     /// A staged body that no row refers to is swept after this.
     pub staged_ttl: Span,
+    /// A body is freed this long after its last reference is gone.
+    pub blob_retention: Span,
+    /// Body reads, body writes and long scans at once on the blocking pool.
+    pub blocking_max: usize,
+    /// Times that a transaction is run when it meets conflicts.
+    pub transaction_tries_max: usize,
+    /// A transaction is not run again after this.
+    pub transaction_timeout: Span,
     /// How long tombstones stay in the change log.
     pub change_log_ttl: Span,
     /// Segment files open at once.
@@ -38,6 +46,10 @@ impl Default for Storage {
             commit_queue_max: 4096,
             inline_blob_max: Size::kib(1),
             staged_ttl: Span::hours(24),
+            blob_retention: Span::hours(24),
+            blocking_max: 16,
+            transaction_tries_max: 64,
+            transaction_timeout: Span::secs(20),
             change_log_ttl: Span::days(30),
             open_files_max: 128,
         }

@@ -1,3 +1,85 @@
-//! Events of the area "store".
+//! The store: how long commits take, how many share a sync, what conflicts, what fails.
 
-pub(crate) fn register() {}
+use std::sync::LazyLock;
+
+use prometheus::{HistogramVec, IntCounterVec};
+
+use crate::emit::event;
+use crate::registry::{counter, histogram};
+
+static COMMIT: LazyLock<HistogramVec> =
+    LazyLock::new(|| histogram("store_commit_seconds", "Time from a group's start to its publication.", &[]));
+static TRANSACTIONS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_transactions_total", "Transactions by outcome.", &["outcome"]));
+static GROUPS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_groups_total", "Groups of transactions committed with one sync.", &[]));
+static BLOBS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_blobs_total", "Bodies by what became of them.", &["change"]));
+static BLOB_OCTETS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_blob_bytes_total", "Octets of bodies staged.", &[]));
+static FREED_OCTETS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_segment_freed_bytes_total", "Octets of segment files removed.", &[]));
+static ERRORS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_errors_total", "Operations of the store that failed.", &["operation"]));
+
+pub(crate) fn register() {
+    LazyLock::force(&COMMIT);
+    LazyLock::force(&TRANSACTIONS);
+    LazyLock::force(&GROUPS);
+    LazyLock::force(&BLOBS);
+    LazyLock::force(&BLOB_OCTETS);
+    LazyLock::force(&FREED_OCTETS);
+    LazyLock::force(&ERRORS);
+}
+
+event! {
+    /// A group of transactions is durable and visible.
+    StoreCommitted { group: usize, seconds: f64 }
+    silent ""
+    |event| {
+        COMMIT.with_label_values::<&str>(&[]).observe(event.seconds);
+        GROUPS.with_label_values::<&str>(&[]).inc();
+        TRANSACTIONS.with_label_values(&["committed"]).inc_by(u64::try_from(event.group).unwrap_or(u64::MAX));
+    }
+}
+
+event! {
+    /// A transaction has to run again.
+    StoreConflict { is_too_old: bool }
+    silent ""
+    |event| TRANSACTIONS.with_label_values(&[if event.is_too_old { "too_old" } else { "conflict" }]).inc()
+}
+
+event! {
+    /// A body was staged.
+    BodyStaged { octets: u64 }
+    silent ""
+    |event| {
+        BLOBS.with_label_values(&["staged"]).inc();
+        BLOB_OCTETS.with_label_values::<&str>(&[]).inc_by(event.octets);
+    }
+}
+
+event! {
+    /// A sweep freed something.
+    StoreSwept { blobs: usize, segments: usize, octets: u64 }
+    info "store swept"
+    |event| {
+        BLOBS.with_label_values(&["freed"]).inc_by(u64::try_from(event.blobs).unwrap_or(u64::MAX));
+        FREED_OCTETS.with_label_values::<&str>(&[]).inc_by(event.octets);
+    }
+}
+
+event! {
+    /// An operation failed; the store goes on.
+    StoreFailed { operation: &'static str, reason: String }
+    warn "store operation failed"
+    |event| ERRORS.with_label_values(&[event.operation]).inc()
+}
+
+event! {
+    /// What the disk holds is unknown: no more writes until somebody restarts the server.
+    StoreStopped { reason: String }
+    error "store refuses all writes until a restart"
+    |event| ERRORS.with_label_values(&["sync"]).inc()
+}

@@ -1,0 +1,179 @@
+//! Bodies: content kept once under its keyed hash, apart from the rows that refer to it.
+//!
+//! A body is staged first (`BodyWriter`), becomes a row with the transaction that refers to it, and is freed by the
+//! sweeper some time after its last reference. References are rows, so that a crash can't leave a counter wrong. Who
+//! writes what: the stager and the sweeper write a blob's state row; a commit that adds a reference reads it
+//! serialisably, so that a reference and the sweep of its blob never both commit.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthouse_conf::Storage as Settings;
+use posthouse_mail::stage::BodyRef;
+use posthouse_mail::{BlobId, UnixMillis};
+use rand::RngCore as _;
+use tokio::sync::Semaphore;
+
+use crate::engine::{Engine, Isolation, Kv, KvTxn};
+use crate::error::Error;
+use crate::keys::{self, BlobOwner};
+use crate::transaction::Transaction;
+
+pub(crate) mod frame;
+mod row;
+pub(crate) mod segment;
+mod staged;
+pub(crate) mod sweep;
+mod writer;
+
+use row::BlobRow;
+use segment::Segments;
+pub(crate) use staged::Staged;
+pub use staged::StagedBody;
+pub use writer::{BODY_MAX, BodyWriter};
+
+/// What the body functions share: the segments, the hash key and the bodies staged at the moment.
+pub(crate) struct Blobs {
+    pub(crate) segments: Arc<Segments>,
+    engine: Engine,
+    id_key: [u8; 32],
+    staged: Mutex<HashMap<BlobId, Weak<Staged>>>,
+    /// Bounds the work on the blocking pool.
+    permits: Arc<Semaphore>,
+    inline_max: usize,
+    pub(crate) staged_ttl: Duration,
+    pub(crate) retention: Duration,
+}
+
+impl Blobs {
+    pub(crate) fn new(segments: Arc<Segments>, engine: Engine, id_key: [u8; 32], settings: &Settings) -> Self {
+        Self {
+            segments,
+            engine,
+            id_key,
+            staged: Mutex::new(HashMap::new()),
+            permits: Arc::new(Semaphore::new(settings.blocking_max)),
+            inline_max: settings.inline_blob_max.len(),
+            staged_ttl: settings.staged_ttl.get(),
+            retention: settings.blob_retention.get(),
+        }
+    }
+
+    /// Runs blocking work on a body, a bounded number at once.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = self.permits.clone().acquire_owned().await;
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await.map_err(|error| Error::Unavailable(format!("a task of the blob store ended early: {error}")))?
+    }
+
+    /// Shares a staged body with whoever stages the same content meanwhile.
+    fn share(self: &Arc<Self>, staged: Staged) -> StagedBody {
+        let body = staged.body;
+        let own = Arc::new(staged);
+        // `own` is declared before the lock so that it is dropped after it: its drop takes the lock too.
+        let mut table = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(present) = table.get(&body.blob).and_then(Weak::upgrade) {
+            return StagedBody { body, staged: present };
+        }
+        table.insert(body.blob, Arc::downgrade(&own));
+        StagedBody { body, staged: own.clone() }
+    }
+
+    fn find_staged(&self, blob: &BlobId) -> Option<Arc<Staged>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).get(blob).and_then(Weak::upgrade)
+    }
+
+    /// Called when the last handle of a staged body is gone.
+    fn forget(&self, blob: &BlobId) {
+        let mut table = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.get(blob).is_some_and(|staged| staged.strong_count() == 0) {
+            table.remove(blob);
+        }
+    }
+
+    /// Part of a body, staged or stored.
+    pub(crate) async fn read(&self, blob: &BlobId, range: Range<u64>) -> Result<Bytes, Error> {
+        let row = match self.find_staged(blob) {
+            Some(staged) => match staged.in_memory(range.clone()) {
+                Some(bytes) => return Ok(bytes),
+                None => staged.row(),
+            },
+            None => self.row(blob).await?.ok_or(Error::NotFound)?,
+        };
+        let end = range.end.min(row.size);
+        let range = range.start.min(end)..end;
+        if let Some(content) = row.inline_part(range.clone()) {
+            return Ok(content);
+        }
+        let segments = self.segments.clone();
+        self.blocking(move || row.read(&segments, range)).await
+    }
+
+    async fn row(&self, blob: &BlobId) -> Result<Option<BlobRow>, Error> {
+        let mut txn = self.engine.begin();
+        let value = txn.get(&keys::blob_state(blob), Isolation::Snapshot).await?;
+        value.map(|value| BlobRow::decode(&value)).transpose()
+    }
+}
+
+/// Adds a reference of `owner` to a body: one that this transaction attached, or one that is stored already. `NotFound`
+/// when it is neither.
+pub async fn reference(txn: &mut Transaction<'_>, body: BodyRef, owner: BlobOwner) -> Result<(), Error> {
+    let staged = txn.refer(&body.blob);
+    let present = txn.get(&keys::blob_state(&body.blob)).await?.is_some();
+    match staged {
+        _ if present => {}
+        Some(staged) => insert(txn, &staged)?,
+        None => return Err(Error::NotFound),
+    }
+    txn.set(&keys::blob_ref(&body.blob, owner), &[]);
+    Ok(())
+}
+
+/// Drops a reference. The row stays as a tombstone until the sweeper passes after the retention.
+pub fn release(txn: &mut Transaction<'_>, blob: BlobId, owner: BlobOwner, now: UnixMillis) {
+    txn.set(&keys::blob_ref(&blob, owner), &now.0.to_be_bytes());
+    txn.set(&keys::blob_tombstone(now, &blob, owner), &[]);
+}
+
+/// Writes the rows of an attached body to which nothing refers yet; the sweeper looks at it after `staged_ttl`.
+pub(crate) async fn keep_unreferenced(txn: &mut Transaction<'_>, staged: &StagedBody) -> Result<(), Error> {
+    if txn.get(&keys::blob_state(&staged.body.blob)).await?.is_none() {
+        insert(txn, staged)?;
+        txn.set(&keys::blob_staged(staged.staged.staged_at, &staged.body.blob), &[]);
+    }
+    Ok(())
+}
+
+/// Writes the state row of a body that has none.
+fn insert(txn: &mut Transaction<'_>, staged: &StagedBody) -> Result<(), Error> {
+    let row = staged.staged.row();
+    txn.set(&keys::blob_state(&staged.body.blob), &row.encode());
+    for (segment, stored) in row.stored_in_segments() {
+        txn.atomic_add(&keys::segment(segment), stored);
+    }
+    txn.make_durable(staged);
+    Ok(())
+}
+
+/// The secret under which contents are hashed to ids, made at the first open. Its scope is the site: equal bodies of all
+/// accounts are one blob.
+pub(crate) async fn id_key(txn: &mut Transaction<'_>) -> Result<[u8; 32], Error> {
+    let name = keys::secret("blob-id");
+    if let Some(row) = txn.get(&name).await? {
+        return row.as_ref().try_into().map_err(|_| Error::Corrupt("the blob-id secret is not 32 octets".to_owned()));
+    }
+    let mut key = [0; 32];
+    rand::rng().fill_bytes(&mut key);
+    txn.set(&name, &key);
+    Ok(key)
+}

@@ -1,0 +1,245 @@
+//! Segment files: bodies appended at offsets that are reserved first and written in parallel.
+//!
+//! A file is written only by the process that made it: after a restart always comes a new number, since what an old file
+//! holds behind its last committed frame is unknown. Reserving never blocks; the commit thread makes the next file ahead.
+//! Only the commit thread syncs.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, from_io};
+
+const MAGIC: [u8; 8] = *b"PHseg\0\0\x01";
+/// Magic, number, zeros.
+const HEADER: u64 = 16;
+const SUFFIX: &str = ".seg";
+
+/// Which segment; never used again in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SegmentNumber(u32);
+
+impl SegmentNumber {
+    pub(crate) const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+
+    fn file_name(self) -> String {
+        format!("{:08}{SUFFIX}", self.0)
+    }
+}
+
+/// An open segment.
+pub(crate) struct Segment {
+    pub(crate) number: SegmentNumber,
+    path: PathBuf,
+    file: File,
+    /// Slots handed out that are not committed or dropped yet; a segment with some is not swept.
+    slots: AtomicUsize,
+}
+
+impl Segment {
+    pub(crate) fn write(&self, offset: u64, octets: &[u8]) -> Result<(), Error> {
+        self.file.write_all_at(octets, offset).map_err(|error| from_io(&error, "writing a segment"))
+    }
+
+    pub(crate) fn read(&self, offset: u64, octets: &mut [u8]) -> Result<(), Error> {
+        self.file.read_exact_at(octets, offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.damaged(offset, "the file ends within a frame"),
+            _ => from_io(&error, "reading a segment"),
+        })
+    }
+
+    /// Makes what was written durable. Blocks for long.
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+
+    pub(crate) fn damaged(&self, offset: u64, reason: &str) -> Error {
+        Error::Corrupt(format!("{} at octet {offset}: {reason}", self.path.display()))
+    }
+}
+
+/// A place in a segment that belongs to one body.
+pub(crate) struct Slot {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) offset: u64,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.segment.slots.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// All segments of a directory.
+pub(crate) struct Segments {
+    dir: PathBuf,
+    segment_max: u64,
+    open_max: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    active: Arc<Segment>,
+    /// The first free octet of the active segment.
+    end: u64,
+    spare: Option<Arc<Segment>>,
+    /// Former active segments in which slots may still be open.
+    leaving: Vec<Arc<Segment>>,
+    next: SegmentNumber,
+    /// Files open for reading, with the time of their last use in `clock` ticks.
+    open: HashMap<SegmentNumber, (Arc<Segment>, u64)>,
+    clock: u64,
+}
+
+impl Segments {
+    /// Opens the directory and starts a new segment in it.
+    pub(crate) fn open_dir(dir: &Path, segment_max: u64, open_max: usize) -> Result<Self, Error> {
+        std::fs::create_dir_all(dir).map_err(|error| from_io(&error, "making the segment directory"))?;
+        let last = numbers(dir)?.into_iter().max().map_or(0, SegmentNumber::get);
+        let number = SegmentNumber(last.checked_add(1).ok_or(Error::Limit { what: "segments" })?);
+        let state = State {
+            active: create(dir, number)?,
+            end: HEADER,
+            spare: None,
+            leaving: Vec::new(),
+            next: SegmentNumber(number.0.saturating_add(1)),
+            open: HashMap::new(),
+            clock: 0,
+        };
+        Ok(Self { dir: dir.to_owned(), segment_max, open_max, state: Mutex::new(state) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for some octets. The active segment grows past its size when no spare is at hand.
+    pub(crate) fn reserve(&self, octets: usize) -> Slot {
+        let octets = octets as u64;
+        let mut state = self.lock();
+        if state.end.saturating_add(octets) > self.segment_max
+            && let Some(spare) = state.spare.take()
+        {
+            let full = std::mem::replace(&mut state.active, spare);
+            state.leaving.push(full);
+            state.end = HEADER;
+        }
+        let offset = state.end;
+        state.end += octets;
+        let segment = state.active.clone();
+        segment.slots.fetch_add(1, Ordering::AcqRel);
+        Slot { segment, offset }
+    }
+
+    /// Makes the next segment while the active one has still some room. Blocks; called by the commit thread.
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        let number = {
+            let mut state = self.lock();
+            if state.spare.is_some() || state.end < self.segment_max / 4 * 3 {
+                return Ok(());
+            }
+            let number = state.next;
+            state.next = SegmentNumber(number.0.checked_add(1).ok_or(Error::Limit { what: "segments" })?);
+            number
+        };
+        let spare = create(&self.dir, number)?;
+        self.lock().spare = Some(spare);
+        Ok(())
+    }
+
+    /// A segment for reading. Blocks.
+    pub(crate) fn open(&self, number: SegmentNumber) -> Result<Arc<Segment>, Error> {
+        {
+            let mut state = self.lock();
+            state.clock += 1;
+            let now = state.clock;
+            if state.active.number == number {
+                return Ok(state.active.clone());
+            }
+            if let Some((segment, used)) = state.open.get_mut(&number) {
+                *used = now;
+                return Ok(segment.clone());
+            }
+        }
+        let path = self.dir.join(number.file_name());
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Corrupt(format!("{} is missing", path.display())),
+            _ => from_io(&error, "opening a segment"),
+        })?;
+        let segment = Arc::new(Segment { number, path, file, slots: AtomicUsize::new(0) });
+        self.keep_open(&segment);
+        Ok(segment)
+    }
+
+    fn keep_open(&self, segment: &Arc<Segment>) {
+        let mut state = self.lock();
+        if state.open.len() >= self.open_max
+            && let Some(oldest) = state.open.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number)
+        {
+            state.open.remove(&oldest);
+        }
+        let now = state.clock;
+        state.open.insert(segment.number, (segment.clone(), now));
+    }
+
+    /// Segments that no body is being written to.
+    pub(crate) fn sealed(&self) -> Result<Vec<SegmentNumber>, Error> {
+        let mut all = numbers(&self.dir)?;
+        all.sort_unstable();
+        let mut state = self.lock();
+        state.leaving.retain(|segment| segment.slots.load(Ordering::Acquire) > 0);
+        let spare = state.spare.as_ref().map(|spare| spare.number);
+        let is_leaving = |number: SegmentNumber| state.leaving.iter().any(|segment| segment.number == number);
+        // A spare in the making has a number above the active one.
+        all.retain(|number| *number < state.active.number && Some(*number) != spare && !is_leaving(*number));
+        drop(state);
+        Ok(all)
+    }
+
+    /// Removes a segment's file and returns the octets it freed.
+    pub(crate) fn unlink(&self, number: SegmentNumber) -> Result<u64, Error> {
+        self.lock().open.remove(&number);
+        let path = self.dir.join(number.file_name());
+        let octets = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        std::fs::remove_file(&path).map_err(|error| from_io(&error, "removing a segment"))?;
+        Ok(octets)
+    }
+}
+
+/// Makes an empty segment whose name is durable.
+fn create(dir: &Path, number: SegmentNumber) -> Result<Arc<Segment>, Error> {
+    let path = dir.join(number.file_name());
+    let fail = |error: std::io::Error| from_io(&error, "making a segment");
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(fail)?;
+    let mut header = [0; HEADER as usize];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&number.0.to_le_bytes());
+    file.write_all_at(&header, 0).map_err(fail)?;
+    sync_dir(dir).map_err(fail)?;
+    Ok(Arc::new(Segment { number, path, file, slots: AtomicUsize::new(0) }))
+}
+
+/// A new name in a directory is durable only after this.
+pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn numbers(dir: &Path) -> Result<Vec<SegmentNumber>, Error> {
+    let fail = |error: std::io::Error| from_io(&error, "listing segments");
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(|digits| digits.parse().ok());
+        numbers.extend(number.map(SegmentNumber));
+    }
+    Ok(numbers)
+}

@@ -1,0 +1,139 @@
+//! Frees what nothing refers to any more: references released long ago, bodies staged and never referred to, and segment
+//! files in which no blob is left.
+//!
+//! Every step is a small transaction of its own that proves again what it acts on, so that a sweep may run beside all
+//! else, stop anywhere and run twice. Rewriting segments that are half dead is not done here yet (issue 3).
+
+use bytes::Bytes;
+use posthouse_mail::{BlobId, UnixMillis};
+
+use super::Blobs;
+use super::row::BlobRow;
+use super::segment::SegmentNumber;
+use crate::engine::RangeRequest;
+use crate::error::Error;
+use crate::keys::{self, KeyParts, KeyRange};
+use crate::store::Store;
+use crate::transaction::Transaction;
+
+/// Rows looked at in one transaction.
+const STEP: usize = 128;
+
+/// What one sweep freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweepReport {
+    /// References whose retention was over, and staged bodies whose time was.
+    pub rows: usize,
+    pub blobs: usize,
+    pub segments: usize,
+    /// Octets of segment files removed.
+    pub octets: u64,
+}
+
+pub(crate) struct Sweeper<'a> {
+    store: &'a Store,
+    blobs: &'a Blobs,
+}
+
+impl<'a> Sweeper<'a> {
+    pub(crate) fn new(store: &'a Store, blobs: &'a Blobs) -> Self {
+        Self { store, blobs }
+    }
+
+    pub(crate) async fn run(&self, now: UnixMillis) -> Result<SweepReport, Error> {
+        let mut report = SweepReport::default();
+        let released = keys::blob_tombstones_before(before(now, self.blobs.retention));
+        let staged = keys::blob_stageds_before(before(now, self.blobs.staged_ttl));
+        for (due, is_tombstone) in [(&released, true), (&staged, false)] {
+            loop {
+                let step = self.store.transact(|txn| Box::pin(free_due(txn, due, is_tombstone))).await?;
+                report.rows += step.rows;
+                report.blobs += step.blobs;
+                if step.rows < STEP {
+                    break;
+                }
+            }
+        }
+        self.unlink_dead(&mut report).await?;
+        Ok(report)
+    }
+
+    /// Removes segment files without a live blob. A sealed segment gets no new one, so that zero stays zero.
+    async fn unlink_dead(&self, report: &mut SweepReport) -> Result<(), Error> {
+        let segments = self.blobs.segments.clone();
+        // The list comes before the counters: what was committed into a listed segment is counted by then.
+        let sealed = self.blobs.blocking(move || segments.sealed()).await?;
+        for number in sealed {
+            if self.live(number).await? != 0 {
+                continue;
+            }
+            let segments = self.blobs.segments.clone();
+            report.octets += self.blobs.blocking(move || segments.unlink(number)).await?;
+            report.segments += 1;
+            self.store
+                .transact(|txn| {
+                    Box::pin(async move {
+                        txn.clear(&keys::segment(number));
+                        Ok(())
+                    })
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Octets of live frames in a segment.
+    async fn live(&self, number: SegmentNumber) -> Result<i64, Error> {
+        let row = self.store.snapshot().get(&keys::segment(number)).await?;
+        row.map_or(Ok(0), |value| {
+            let octets = value.as_ref().try_into().map_err(|_| Error::Corrupt("a segment's counter".to_owned()))?;
+            Ok(i64::from_le_bytes(octets))
+        })
+    }
+}
+
+fn before(now: UnixMillis, wait: std::time::Duration) -> UnixMillis {
+    UnixMillis(now.0.saturating_sub(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// Works off the first due rows of a time index.
+async fn free_due(txn: &mut Transaction<'_>, due: &KeyRange, is_tombstone: bool) -> Result<SweepReport, Error> {
+    let mut report = SweepReport::default();
+    let page = txn.range(RangeRequest::new(&due.begin, &due.end).limit(STEP)).await?;
+    for (key, _) in &page.rows {
+        report.rows += 1;
+        txn.clear(key);
+        let mut parts = KeyParts::of(key);
+        let owner = if is_tombstone { parts.owner() } else { None };
+        let (Some(blob), Some(at)) = (parts.blob(), parts.u64()) else {
+            return Err(Error::Corrupt("a key in the time index of blobs".to_owned()));
+        };
+        if let Some(owner) = owner {
+            let reference = keys::blob_ref(&blob, owner);
+            // The reference may have come back to life, or been released again later.
+            match txn.get(&reference).await? {
+                Some(value) if *value == at.to_be_bytes() => txn.clear(&reference),
+                _ => continue,
+            }
+        }
+        report.blobs += usize::from(free_unreferenced(txn, &blob).await?);
+    }
+    Ok(report)
+}
+
+/// Deletes a blob's row if no reference is left, not even a tombstone.
+async fn free_unreferenced(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<bool, Error> {
+    let state = keys::blob_state(blob);
+    let Some(value): Option<Bytes> = txn.get(&state).await? else {
+        return Ok(false);
+    };
+    let refs = keys::blob_refs(blob);
+    if !txn.range(RangeRequest::new(&refs.begin, &refs.end).limit(1)).await?.rows.is_empty() {
+        return Ok(false);
+    }
+    for (segment, stored) in BlobRow::decode(&value)?.stored_in_segments() {
+        txn.atomic_add(&keys::segment(segment), -stored);
+    }
+    txn.clear(&state);
+    Ok(true)
+}

@@ -1,0 +1,207 @@
+//! The engine of one machine: a redb table as the ordered index, bodies in segment files, one commit thread before both.
+//!
+//! The directory holds `store.lock`, `index.redb` and `segments/`. Whoever holds the lock owns everything in it: one process
+//! at a time. Reads run on the caller's thread from the snapshot published last; only long scans, bodies and everything
+//! that syncs run elsewhere.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthouse_conf::Storage as Settings;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{Kv, MAX_AGE};
+use crate::blob::segment::Segments;
+use crate::error::{Error, from_io};
+
+mod commit;
+mod index;
+mod index_file;
+mod overlay;
+mod page;
+mod resolver;
+mod txn;
+mod watches;
+
+use commit::{Committer, Message};
+use index::{Index, Snapshot, WrapFile};
+pub(crate) use txn::EmbeddedTxn;
+pub use watches::Watch;
+use watches::Watches;
+
+/// A handle; clones share one commit thread.
+#[derive(Clone)]
+pub(crate) struct Embedded {
+    core: Arc<Core>,
+}
+
+/// The end of the commit thread's queue, and what is shared with it. The thread holds no sender, so that it ends when the
+/// last handle is gone.
+struct Core {
+    shared: Arc<Shared>,
+    sender: Sender<Message>,
+}
+
+/// Bounds of one engine.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    max_age: Duration,
+    group_max: usize,
+    commit_timeout: Duration,
+}
+
+/// What the handles share with the commit thread.
+struct Shared {
+    /// The snapshot and, inside it, its version: one pair under one gate, since a transaction that got them apart could
+    /// take an older state for a newer one and lose what was acknowledged between.
+    published: RwLock<Option<Arc<Snapshot>>>,
+    watches: Arc<Watches>,
+    segments: Arc<Segments>,
+    limits: Limits,
+    /// Bounds the queue of the commit thread.
+    queue: Arc<Semaphore>,
+    /// Bounds long scans.
+    scans: Arc<Semaphore>,
+}
+
+impl Shared {
+    fn latest(&self) -> Result<Arc<Snapshot>, Error> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.clone().ok_or_else(closed)
+    }
+
+    /// Makes a new state visible and returns the one before.
+    fn publish(&self, next: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        self.published.write().unwrap_or_else(PoisonError::into_inner).replace(next)
+    }
+
+    fn close(&self) {
+        if let Some(last) = self.published.write().unwrap_or_else(PoisonError::into_inner).take() {
+            last.try_close();
+        }
+        self.queue.close();
+        self.watches.close();
+    }
+
+    /// A place in the queue of the commit thread.
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let place = tokio::time::timeout(self.limits.commit_timeout, self.queue.clone().acquire_owned());
+        match place.await {
+            Ok(permit) => permit.map_err(|_| closed()),
+            Err(_) => Err(Error::Unavailable("the queue of commits is full".to_owned())),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = self.scans.clone().acquire_owned().await.map_err(|_| closed())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await.map_err(|error| Error::Unavailable(format!("a scan ended early: {error}")))?
+    }
+}
+
+impl Core {
+    fn send(&self, message: Message) -> Result<(), Error> {
+        self.sender.send(message).map_err(|_| closed())
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the store is closed".to_owned())
+}
+
+/// What differs in tests.
+struct Options {
+    max_age: Duration,
+    wrap: WrapFile,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_age: MAX_AGE, wrap: Arc::new(|file| Box::new(file)) }
+    }
+}
+
+impl Embedded {
+    /// Opens the directory, or makes it, and starts the commit thread.
+    pub(crate) async fn open(dir: &Path, settings: &Settings) -> Result<Self, Error> {
+        Self::open_with(dir, settings, Options::default()).await
+    }
+
+    async fn open_with(dir: &Path, settings: &Settings, options: Options) -> Result<Self, Error> {
+        let (dir, settings) = (dir.to_owned(), settings.clone());
+        let opened = tokio::task::spawn_blocking(move || start(dir, &settings, options));
+        opened.await.map_err(|error| Error::Unavailable(format!("opening the store ended early: {error}")))?
+    }
+
+    pub(crate) fn segments(&self) -> Arc<Segments> {
+        self.core.shared.segments.clone()
+    }
+
+    /// Commits what is queued, then releases the directory.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        let (done, closed) = oneshot::channel();
+        if self.core.send(Message::Close(done)).is_ok() {
+            // An error means that another call closed it first.
+            let _ = closed.await;
+        }
+        Ok(())
+    }
+}
+
+impl Kv for Embedded {
+    type Txn = EmbeddedTxn;
+
+    fn begin(&self) -> EmbeddedTxn {
+        EmbeddedTxn::new(self.core.clone())
+    }
+
+    fn watch(&self, key: &[u8]) -> Watch {
+        self.core.shared.watches.watch(Bytes::copy_from_slice(key))
+    }
+}
+
+fn start(dir: PathBuf, settings: &Settings, options: Options) -> Result<Embedded, Error> {
+    std::fs::create_dir_all(&dir).map_err(|error| from_io(&error, "making the data directory"))?;
+    let lock = lock(&dir)?;
+    let (index, version) = Index::open(&dir, settings.cache.len(), options.wrap)?;
+    let segments = Segments::open_dir(&dir.join("segments"), settings.segment_max.get(), settings.open_files_max)?;
+    let (sender, queue) = channel();
+    let limits = Limits {
+        max_age: options.max_age,
+        group_max: settings.group_max.len(),
+        commit_timeout: settings.transaction_timeout.get(),
+    };
+    let shared = Arc::new(Shared {
+        published: RwLock::new(Some(index.snapshot(version)?)),
+        watches: Arc::default(),
+        segments: Arc::new(segments),
+        limits,
+        queue: Arc::new(Semaphore::new(settings.commit_queue_max)),
+        scans: Arc::new(Semaphore::new(settings.blocking_max)),
+    });
+    let committer = Committer::new(queue, shared.clone(), index, version, lock);
+    let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(move || committer.run());
+    thread.map_err(|error| from_io(&error, "starting the commit thread"))?;
+    Ok(Embedded { core: Arc::new(Core { shared, sender }) })
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(dir.join("store.lock"));
+    let file = file.map_err(|error| from_io(&error, "opening the lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked),
+        Err(TryLockError::Error(error)) => Err(from_io(&error, "locking the data directory")),
+    }
+}

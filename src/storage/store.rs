@@ -1,0 +1,186 @@
+//! The store as the rest of the program holds it: transactions, snapshots, watches and bodies of one data directory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use posthouse_conf::Storage as Settings;
+use posthouse_conf::storage::Engine as Choice;
+use posthouse_mail::stage::BodyRef;
+use rand::Rng as _;
+
+use crate::blob::sweep::{SweepReport, Sweeper};
+use crate::blob::{Blobs, BodyWriter};
+use crate::engine::{Embedded, Engine, Kv, Watch};
+use crate::error::Error;
+use crate::shard::{Epoch, Fence, ShardId};
+use crate::transaction::Transaction;
+
+/// A handle; clones share one engine.
+#[derive(Clone)]
+pub struct Store {
+    engine: Engine,
+    blobs: Arc<Blobs>,
+    retry: Retry,
+}
+
+/// The bounds of the retry loop.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    tries_max: usize,
+    timeout: Duration,
+}
+
+impl Store {
+    /// Opens the directory, creating it where it is absent, and takes its lock.
+    pub async fn open(dir: &Path, settings: &Settings) -> Result<Self, Error> {
+        let engine = match settings.engine {
+            Choice::Embedded => Embedded::open(dir, settings).await?,
+        };
+        let segments = engine.segments();
+        let engine = Engine::Embedded(engine);
+        let retry = Retry { tries_max: settings.transaction_tries_max, timeout: settings.transaction_timeout.get() };
+        let key = transact(&engine, retry, |txn| Box::pin(crate::blob::id_key(txn))).await?;
+        let blobs = Arc::new(Blobs::new(segments, engine.clone(), key, settings));
+        Ok(Self { engine, blobs, retry })
+    }
+
+    /// Runs a transaction until it commits, within bounds of tries and time. `f` may run again, also after a commit whose
+    /// outcome is unknown: it touches nothing outside the transaction.
+    pub async fn transact<'env, T, F>(&self, f: F) -> Result<T, Error>
+    where
+        T: Send,
+        F: for<'t> FnMut(&'t mut Transaction<'env>) -> BoxFuture<'t, Result<T, Error>> + Send,
+    {
+        transact(&self.engine, self.retry, f).await
+    }
+
+    /// The right to write a shard's owned rows. With the embedded engine the lock of the directory stands for all leases:
+    /// every shard is this process's, under its first epoch.
+    pub fn fence(&self, shard: ShardId) -> Fence {
+        match &self.engine {
+            Engine::Embedded(_) => Fence { shard, epoch: Epoch::FIRST },
+        }
+    }
+
+    /// A reader of the latest state. It keeps that state for at most `MAX_AGE`; then its reads are `TooOld`.
+    pub fn snapshot(&self) -> Transaction<'static> {
+        Transaction::snapshot(self.engine.begin())
+    }
+
+    /// Fires after a durable commit, later than this call, that touched the key; may be spurious. Call it before reading the
+    /// row, so that no change slips between.
+    pub fn watch(&self, key: &[u8]) -> Watch {
+        self.engine.watch(key)
+    }
+
+    /// A new body, written as it comes.
+    pub fn body_writer(&self) -> BodyWriter {
+        BodyWriter::new(self.blobs.clone())
+    }
+
+    /// A part of a body; a range past its end is cut. Reads and verifies only the frames that it needs.
+    pub async fn body_read(&self, body: &BodyRef, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
+        self.blobs.read(&body.blob, range).await
+    }
+
+    /// Frees what nothing refers to any more: see `blob::sweep`.
+    pub async fn sweep(&self, now: posthouse_mail::UnixMillis) -> Result<SweepReport, Error> {
+        Sweeper::new(self, &self.blobs).run(now).await
+    }
+
+    /// Finishes what is queued and releases the directory. Later calls on any clone are refused.
+    pub async fn close(&self) -> Result<(), Error> {
+        match &self.engine {
+            Engine::Embedded(engine) => engine.close().await,
+        }
+    }
+}
+
+async fn transact<'env, T, F>(engine: &Engine, retry: Retry, mut f: F) -> Result<T, Error>
+where
+    T: Send,
+    F: for<'t> FnMut(&'t mut Transaction<'env>) -> BoxFuture<'t, Result<T, Error>> + Send,
+{
+    let deadline = Instant::now() + retry.timeout;
+    let mut tries = 0;
+    loop {
+        let mut txn = Transaction::new(engine.begin());
+        let outcome = match f(&mut txn).await {
+            Ok(value) => txn.commit().await.map(|_| value),
+            Err(error) => Err(error),
+        };
+        tries += 1;
+        match outcome {
+            Err(error) if error.is_retryable() && tries < retry.tries_max && Instant::now() < deadline => {
+                tokio::time::sleep(back_off(tries)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Doubles from about half a millisecond to about 128 ms, each wait drawn from its whole span so that rivals part.
+fn back_off(tries: usize) -> Duration {
+    let span = 500u64 << tries.min(8);
+    Duration::from_micros(rand::rng().random_range(span / 4..span))
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_mail::{AccountId, EmailId, UnixMillis};
+
+    use super::*;
+    use crate::blob;
+    use crate::keys::BlobOwner;
+
+    const OWNER: BlobOwner = BlobOwner::Email { account: AccountId::new(1), email: EmailId::new(1) };
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        assert!(back_off(1) <= Duration::from_millis(1));
+        assert!(back_off(1000) <= Duration::from_millis(128));
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let settings = Settings::default();
+        let store = Store::open(dir.path(), &settings).await.expect("a store");
+        let content = b"Subject: hello\r\n\r\n".repeat(300);
+        let mut writer = store.body_writer();
+        writer.write(&content).await.expect("written");
+        let staged = writer.finish().await.expect("staged");
+        let body = staged.body;
+        let written = store.transact(|txn| {
+            let staged = staged.clone();
+            Box::pin(async move {
+                txn.attach(&staged);
+                blob::reference(txn, staged.body, OWNER).await?;
+                txn.set(b"key", b"value");
+                Ok(())
+            })
+        });
+        written.await.expect("committed");
+        assert!(matches!(Store::open(dir.path(), &settings).await, Err(Error::Locked)));
+        store.close().await.expect("closed");
+        assert!(
+            store
+                .transact(|txn| {
+                    txn.set(b"k", b"v");
+                    Box::pin(async { Ok(()) })
+                })
+                .await
+                .is_err()
+        );
+        drop(staged);
+        let store = Store::open(dir.path(), &settings).await.expect("a store");
+        assert_eq!(store.snapshot().get(b"key").await.expect("read").as_deref(), Some(b"value".as_slice()));
+        assert_eq!(store.body_read(&body, 0..u64::MAX).await.expect("read"), content);
+        assert_eq!(store.body_read(&body, 9..14).await.expect("read"), b"hello".as_slice());
+        let report = store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+        assert_eq!(report.blobs, 0);
+    }
+}
