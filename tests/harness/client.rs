@@ -100,6 +100,12 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
+    /// Everything until the server closes.
+    pub fn rest(&mut self) -> String {
+        while self.fill() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
     /// Whether the server closes without another word.
     pub fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && !self.fill()

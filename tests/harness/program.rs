@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -117,6 +118,12 @@ impl Demo {
         status.code().expect("an exit code")
     }
 
+    /// Waits for a demo that was told to end.
+    pub fn wait(&mut self) {
+        let mut child = self.child.take().expect("a running demo");
+        eventually("the demo ends", || child.try_wait().expect("a child of ours"));
+    }
+
     /// Runs a command against this demo: `demo.command(&["account", "list"])`.
     pub fn command(&self, arguments: &[&str]) -> Output {
         self.command_with_input(arguments, "")
@@ -205,3 +212,6 @@ pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
     listener.local_addr().expect("an address").port()
 }
+
+/// Long enough to see that something does *not* happen.
+pub const MOMENT: Duration = Duration::from_millis(300);

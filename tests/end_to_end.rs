@@ -1,0 +1,10 @@
+//! What the built program does from the first byte to the last: mail in, mail read, mail out, commands, limits, kills.
+//!
+//! Apart from the transcripts because here the outcome counts, not the words.
+
+mod admin;
+mod deliver;
+mod limits;
+mod read;
+mod restart;
+mod send;
