@@ -1,1 +1,37 @@
-//! The store: the only door to the embedded engine.
+//! The store: the only door to the embedded engine, and the functions that read and write mail in it.
+
+pub mod account;
+pub mod address;
+pub mod blob;
+pub mod change_log;
+mod codec;
+mod done;
+pub mod domain;
+pub mod engine;
+pub mod error;
+pub mod keys;
+pub mod lock;
+pub mod mailbox;
+pub mod message;
+pub mod queue;
+pub mod quota;
+mod record;
+pub mod secret;
+pub mod shard;
+pub mod spool;
+pub mod store;
+pub mod sweep;
+mod thread;
+pub mod transaction;
+pub mod transit;
+mod writer;
+
+pub use blob::sweep::SweepReport;
+pub use blob::{BODY_MAX, BodyWriter, StagedBody};
+pub use engine::{Atomic, Isolation, Page, RangeRequest, Versionstamp, Watch};
+pub use error::Error;
+pub use keys::BlobOwner;
+pub use shard::{Epoch, Fence, ShardId};
+pub use store::Store;
+pub use transaction::{Transaction, check_fence};
+pub use writer::Writer;

@@ -1,0 +1,157 @@
+//! How a record becomes a row: one version octet, then prost; a value over 64 KiB is split here and nowhere else.
+//!
+//! Apart so that no caller knows of pieces: a row's head says how many there are, the pieces lie in a subspace of their
+//! own (`keys::chunk`), and overwriting or removing a row that may be split clears its old pieces.
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::keys::{self, Key, KeyRange};
+use crate::engine::{Page, RangeRequest};
+use crate::transaction::Transaction;
+
+/// Octets of a value that stay in one row.
+pub const SPLIT_AT: usize = 64 * 1024;
+
+/// The layout that this binary writes.
+const VERSION: u8 = 1;
+/// Second octet: the record follows.
+const WHOLE: u8 = 0;
+/// Second octet: the number of pieces follows.
+const SPLIT: u8 = 1;
+
+/// A prost message that stands in a row.
+pub trait Record: prost::Message + Default {
+    /// Whether its encoding may pass 64 KiB; costs a range clear at each overwrite.
+    const MAY_SPLIT: bool = false;
+}
+
+/// Octets of rows fetched at once.
+const PAGE_OCTETS: usize = 512 * 1024;
+
+/// The first rows of a range as they are, at most `limit` of them.
+pub async fn page(txn: &mut Transaction<'_>, range: &KeyRange, limit: usize) -> Result<Page, Error> {
+    txn.range(RangeRequest::new(&range.begin, &range.end).bytes(PAGE_OCTETS).limit(limit)).await
+}
+
+/// Reads one record.
+pub async fn get<R: Record>(txn: &mut Transaction<'_>, key: &Key) -> Result<Option<R>, Error> {
+    match txn.get(key).await? {
+        Some(value) => decode(txn, key, &value).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads one record that must be there: its absence breaks an invariant.
+pub async fn expect<R: Record>(txn: &mut Transaction<'_>, key: &Key, what: &str) -> Result<R, Error> {
+    get(txn, key).await?.ok_or_else(|| Error::Corrupt(format!("{what} {key:?} is missing")))
+}
+
+/// Turns a row that a scan returned into its record, fetching its pieces if it has any.
+pub async fn decode<R: Record>(txn: &mut Transaction<'_>, key: &[u8], value: &[u8]) -> Result<R, Error> {
+    match value {
+        [VERSION, WHOLE, body @ ..] => parse(key, body),
+        [VERSION, SPLIT, count @ ..] if R::MAY_SPLIT => {
+            let count = <[u8; 4]>::try_from(count).map(u32::from_be_bytes).map_err(|_| damaged(key))?;
+            let mut whole = Vec::new();
+            for number in 0..count {
+                let piece = txn.get(&keys::chunk(key, number)).await?.ok_or_else(|| damaged(key))?;
+                whole.extend_from_slice(&piece);
+            }
+            parse(key, &whole)
+        }
+        [version, ..] if *version > VERSION => Err(Error::NewerFormat { found: u64::from(*version), known: u64::from(VERSION) }),
+        _ => Err(damaged(key)),
+    }
+}
+
+/// Writes a record under a key that has none.
+pub fn insert<R: Record>(txn: &mut Transaction<'_>, key: &Key, record: &R) -> Result<(), Error> {
+    let size = record.encoded_len();
+    if size <= SPLIT_AT {
+        let mut value = Vec::with_capacity(size + 2);
+        value.extend_from_slice(&[VERSION, WHOLE]);
+        record.encode_raw(&mut value);
+        txn.set(key, &value);
+        return Ok(());
+    }
+    if !R::MAY_SPLIT {
+        return Err(too_large("a record that is never split", size));
+    }
+    let whole = record.encode_to_vec();
+    let pieces = whole.chunks(SPLIT_AT);
+    let count = u32::try_from(pieces.len()).map_err(|_| too_large("a record", size))?;
+    for (number, piece) in (0..count).zip(pieces) {
+        txn.set(&keys::chunk(key, number), piece);
+    }
+    let mut head = vec![VERSION, SPLIT];
+    head.extend_from_slice(&count.to_be_bytes());
+    txn.set(key, &head);
+    Ok(())
+}
+
+/// Writes a record over what the key had.
+pub fn put<R: Record>(txn: &mut Transaction<'_>, key: &Key, record: &R) -> Result<(), Error> {
+    clear_pieces::<R>(txn, key);
+    insert(txn, key, record)
+}
+
+/// Removes a record with its pieces.
+pub fn remove<R: Record>(txn: &mut Transaction<'_>, key: &Key) {
+    clear_pieces::<R>(txn, key);
+    txn.clear(key);
+}
+
+fn clear_pieces<R: Record>(txn: &mut Transaction<'_>, key: &[u8]) {
+    if R::MAY_SPLIT {
+        let pieces = keys::chunks(key);
+        txn.clear_range(&pieces.begin, &pieces.end);
+    }
+}
+
+fn parse<R: Record>(key: &[u8], body: &[u8]) -> Result<R, Error> {
+    R::decode(body).map_err(|_| damaged(key))
+}
+
+fn too_large(what: &'static str, size: usize) -> Error {
+    Error::TooLarge { what, size: u64::try_from(size).unwrap_or(u64::MAX), max: u64::try_from(SPLIT_AT).unwrap_or(u64::MAX) }
+}
+
+fn damaged(key: &[u8]) -> Error {
+    let shown: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    Error::Corrupt(format!("the row {shown} cannot be read"))
+}
+
+/// The first rows of a range, as (key, record); whether more follow.
+pub async fn scan<R: Record>(
+    txn: &mut Transaction<'_>,
+    range: &KeyRange,
+    limit: usize,
+) -> Result<(Vec<(Bytes, R)>, bool), Error> {
+    let found = page(txn, range, limit).await?;
+    let mut records = Vec::with_capacity(found.rows.len());
+    for (key, value) in found.rows {
+        let record = decode(txn, &key, &value).await?;
+        records.push((key, record));
+    }
+    Ok((records, found.more))
+}
+
+/// Every row of a range that is known to be short, such as the mailboxes of one account.
+pub async fn scan_all<R: Record>(txn: &mut Transaction<'_>, range: &KeyRange) -> Result<Vec<(Bytes, R)>, Error> {
+    let mut all = Vec::new();
+    let mut rest = range.clone();
+    loop {
+        let (page, more) = scan(txn, &rest, 1000).await?;
+        all.extend(page);
+        match all.last() {
+            Some((key, _)) if more => rest.begin = keys::after(key),
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// Whether a range has a row at all.
+pub async fn any(txn: &mut Transaction<'_>, range: &KeyRange) -> Result<bool, Error> {
+    Ok(!page(txn, range, 1).await?.rows.is_empty())
+}
