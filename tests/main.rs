@@ -2,5 +2,6 @@
 
 mod end_to_end;
 mod harness;
+mod interop;
 mod tidy;
 mod transcripts;
