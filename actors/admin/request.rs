@@ -47,7 +47,6 @@ pub struct AccountChange {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DomainChange {
     pub catch_all: Option<String>,
-    pub postmaster: Option<String>,
 }
 
 /// Which queued messages.
@@ -96,7 +95,6 @@ pub struct DomainView {
     pub name: String,
     pub id: String,
     pub catch_all: Option<String>,
-    pub postmaster: Option<String>,
     pub dkim: Vec<DkimKeyView>,
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use posthouse_actors::admin::{AdminRequest, CheckView};
 use posthouse_conf::Settings;
 use posthouse_mail::Domain;
-use posthouse_net::resolver::Resolver;
+use posthouse_net::resolver::{Answer, Resolver};
 use serde::Serialize;
 
 use super::output::Output;
@@ -106,7 +106,10 @@ async fn hostname(settings: &Arc<Settings>) -> Finding {
         (Err(error), _) => Err(error.to_string()),
     };
     match looked {
-        Ok(addresses) => Finding { what, ok: true, detail: format!("{name} has {} addresses", addresses.len()) },
+        Ok(Answer::Found(addresses)) => {
+            Finding { what, ok: true, detail: format!("{name} has {} addresses", addresses.len()) }
+        }
+        Ok(_) => Finding { what, ok: false, detail: format!("{name} has no A or AAAA record; publish one") },
         Err(reason) => Finding { what, ok: false, detail: format!("{name}: {reason}; publish its A or AAAA record") },
     }
 }

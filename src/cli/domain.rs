@@ -31,9 +31,6 @@ enum DomainVerb {
         /// The address that gets mail for unknown local parts.
         #[arg(long)]
         catch_all: Option<String>,
-        /// The address that gets mail for postmaster.
-        #[arg(long)]
-        postmaster: Option<String>,
     },
     /// Stop taking mail for a domain; it must have no accounts left.
     Delete { name: String },
@@ -60,9 +57,7 @@ pub async fn run(arguments: DomainArgs, output: Output) -> anyhow::Result<ExitCo
         }
         DomainVerb::Create { name } => AdminRequest::DomainCreate { name },
         DomainVerb::Show { name } => AdminRequest::DomainShow { name },
-        DomainVerb::Set { name, catch_all, postmaster } => {
-            AdminRequest::DomainSet { name, change: DomainChange { catch_all, postmaster } }
-        }
+        DomainVerb::Set { name, catch_all } => AdminRequest::DomainSet { name, change: DomainChange { catch_all } },
     };
     let domain: DomainView = admin_client::ask(site, request, output).await?;
     output.result(&domain, |domain| list(std::slice::from_ref(domain)))
@@ -72,10 +67,10 @@ fn list(domains: &[DomainView]) -> String {
     let row = |domain: &DomainView| {
         let keys: Vec<String> = domain.dkim.iter().map(|key| format!("{} ({})", key.selector, key.algorithm)).collect();
         let shown = |setting: &Option<String>| setting.clone().unwrap_or_else(|| "-".to_owned());
-        vec![domain.name.clone(), keys.join(", "), shown(&domain.catch_all), shown(&domain.postmaster)]
+        vec![domain.name.clone(), keys.join(", "), shown(&domain.catch_all)]
     };
     let rows: Vec<Vec<String>> = domains.iter().map(row).collect();
-    output::table(&["domain", "DKIM keys", "catch-all", "postmaster"], &rows)
+    output::table(&["domain", "DKIM keys", "catch-all"], &rows)
 }
 
 /// Lines of a zone file. A TXT value is cut into strings of at most 255 octets (RFC 1035 §3.3.14).

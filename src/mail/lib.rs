@@ -27,6 +27,7 @@ pub use outcome::{DeliveryOutcome, RemoteReply};
 pub use reply::Reply;
 pub use secret::Secret;
 pub use special_use::SpecialUse;
+pub use stage::StoredMessage;
 pub use status::EnhancedStatus;
 pub use time::UnixMillis;
 pub use uid::{ModSeq, SeqNum, Uid, UidValidity};
