@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hickory_server::proto::op::{Message, MessageType, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, MX, PTR, TXT};
-use hickory_server::proto::rr::{Name, RData, Record};
+use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, TXT};
+use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 
 /// What to answer, by name in lower case without the final dot.
 #[derive(Debug, Default)]
@@ -24,7 +24,10 @@ pub struct Script {
 
 impl Script {
     pub fn txt(mut self, owner: &str, strings: &[&[u8]]) -> Self {
-        let pieces: Vec<&[u8]> = strings.iter().flat_map(|string| string.chunks(255)).collect();
+        let mut pieces: Vec<&[u8]> = strings.iter().flat_map(|string| string.chunks(255)).collect();
+        if pieces.is_empty() {
+            pieces.push(b"");
+        }
         self.push(owner, RData::TXT(TXT::from_bytes(pieces)));
         self
     }
@@ -44,6 +47,11 @@ impl Script {
 
     pub fn ptr(mut self, owner: &str, host: &str) -> Self {
         self.push(owner, RData::PTR(PTR(name(host))));
+        self
+    }
+
+    pub fn cname(mut self, owner: &str, target: &str) -> Self {
+        self.push(owner, RData::CNAME(CNAME(name(target))));
         self
     }
 
@@ -67,7 +75,8 @@ impl Script {
             let mut buffer = [0; 4096];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((length, peer)) = socket.recv_from(&mut buffer)
-                    && let Some(answer) = Message::from_vec(&buffer[..length]).ok().and_then(|query| self.answer(&query))
+                    && let Some(answer) =
+                        Message::from_vec(&buffer[..length]).ok().and_then(|query| self.answer(&query))
                 {
                     let _ = socket.send_to(&answer, peer);
                 }
@@ -78,12 +87,12 @@ impl Script {
 
     fn answer(&self, query: &Message) -> Option<Vec<u8>> {
         let question = query.queries.first()?;
-        let owner = key(&question.name().to_ascii());
+        let owner = key(&text(question.name()));
         let known = self.records.get(&owner);
         let answers: Vec<Record> = known
             .into_iter()
             .flatten()
-            .filter(|data| data.record_type() == question.query_type())
+            .filter(|data| data.record_type() == question.query_type() || data.record_type() == RecordType::CNAME)
             .map(|data| Record::from_rdata(question.name().clone(), 60, data.clone()))
             .collect();
         if answers.is_empty() && self.silent.contains(&owner) {
@@ -127,11 +136,16 @@ impl Drop for NameServer {
     }
 }
 
+/// The octets of a name as they are, without escapes.
+fn text(name: &Name) -> String {
+    name.iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect::<Vec<_>>().join(".")
+}
+
 fn key(owner: &str) -> String {
     owner.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// What cannot be written as a name becomes the root.
 fn name(text: &str) -> Name {
-    Name::from_str_relaxed(format!("{}.", text.trim_end_matches('.'))).unwrap_or_else(|_| Name::root())
+    Name::from_labels(text.trim_end_matches('.').split('.').map(str::as_bytes)).unwrap_or_else(|_| Name::root())
 }
