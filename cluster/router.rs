@@ -204,3 +204,6 @@ async fn pause(wait: Duration, deadline: Instant) -> Result<(), RouteError> {
 pub(crate) fn shard_of<E: Entity>(key: &E::Key) -> ShardId {
     ShardId::of(E::KIND, &key.shard_bytes())
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,12 +60,7 @@ impl<E: Entity> Actor for EntitySupervisor<E> {
         _myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(SupervisorState {
-            arguments,
-            children: HashMap::new(),
-            leaving: HashMap::new(),
-            failures: HashMap::new(),
-        })
+        Ok(SupervisorState { arguments, children: HashMap::new(), leaving: HashMap::new(), failures: HashMap::new() })
     }
 
     async fn handle(
