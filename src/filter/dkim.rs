@@ -185,7 +185,9 @@ fn reason(error: &mail_auth::Error) -> Option<&'static str> {
         mail_auth::Error::Dkim(DkimError::RevokedPublicKey) => Some("key is revoked"),
         mail_auth::Error::Dkim(DkimError::FailedAuidMatch) => Some("i= is outside d="),
         mail_auth::Error::Dns(DnsError::RecordNotFound(_)) => Some("no key"),
-        mail_auth::Error::Dns(_) | mail_auth::Error::ParseError | mail_auth::Error::Base64 => Some("malformed key record"),
+        mail_auth::Error::Dns(_) | mail_auth::Error::ParseError | mail_auth::Error::Base64 => {
+            Some("malformed key record")
+        }
         _ => None,
     }
 }

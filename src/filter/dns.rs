@@ -3,11 +3,15 @@
 //! Servers and cache are `net`'s; nothing is cached twice. Where no server answers at all, each message would wait for the
 //! full deadline of each stage: after a few such waits in a row the stages are told at once that DNS is away, for a while.
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mail_auth::MessageAuthenticator;
+use mail_auth::hickory_resolver::lookup::Lookup;
+use mail_auth::hickory_resolver::net::NetError;
+use mail_auth::hickory_resolver::proto::rr::{Name, RData, RecordType};
 use posthouse_net::Resolver;
 use tokio::time::{Instant, timeout};
 
@@ -17,6 +21,41 @@ use crate::error::Error;
 const SILENCES_MAX: u32 = 3;
 /// How long it then counts as away before it is asked again.
 const PAUSE: Duration = Duration::from_secs(15);
+
+/// The two families of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    V4,
+    V6,
+}
+
+/// What came of one question.
+#[derive(Debug)]
+pub(crate) enum Found<T> {
+    /// At least one record.
+    Records(Vec<T>),
+    /// No such name, or none of this type.
+    Nothing,
+    /// No answer that could be trusted.
+    Failed,
+}
+
+fn found<T>(lookup: Result<Lookup, NetError>, pick: impl Fn(&RData) -> Option<T>) -> Found<T> {
+    match lookup {
+        Ok(lookup) => {
+            let records: Vec<T> = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
+            if records.is_empty() { Found::Nothing } else { Found::Records(records) }
+        }
+        Err(error) if error.is_nx_domain() || error.is_no_records_found() => Found::Nothing,
+        Err(_) => Found::Failed,
+    }
+}
+
+/// A name as text, without the final dot.
+fn text(name: &Name) -> String {
+    let labels: Vec<String> = name.iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect();
+    labels.join(".")
+}
 
 /// DNS as the stages ask it.
 pub struct Dns {
@@ -55,6 +94,50 @@ impl Dns {
                 Err(Error::TimedOut("DNS"))
             }
         }
+    }
+
+    /// TXT records, each joined from its strings (RFC 7208 §3.3).
+    pub(crate) async fn txt(&self, name: &str) -> Found<Vec<u8>> {
+        let lookup = self.lookup(name, RecordType::TXT).await;
+        found(lookup, |data| match data {
+            RData::TXT(txt) => Some(txt.txt_data.concat()),
+            _ => None,
+        })
+    }
+
+    /// Addresses of one family.
+    pub(crate) async fn addresses(&self, name: &str, family: Addresses) -> Found<IpAddr> {
+        let kind = match family {
+            Addresses::V4 => RecordType::A,
+            Addresses::V6 => RecordType::AAAA,
+        };
+        found(self.lookup(name, kind).await, |data| match data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+            _ => None,
+        })
+    }
+
+    /// The hosts of MX records, whatever their preference.
+    pub(crate) async fn mx(&self, name: &str) -> Found<String> {
+        found(self.lookup(name, RecordType::MX).await, |data| match data {
+            RData::MX(mx) => Some(text(&mx.exchange)),
+            _ => None,
+        })
+    }
+
+    /// The names that an address claims.
+    pub(crate) async fn ptr(&self, address: IpAddr) -> Found<String> {
+        found(self.authenticator.resolver().reverse_lookup(address).await, |data| match data {
+            RData::PTR(ptr) => Some(text(&ptr.0)),
+            _ => None,
+        })
+    }
+
+    /// A name may hold any octets: macros put the client's own words into it.
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, NetError> {
+        let name = Name::from_labels(name.split('.').map(str::as_bytes))?;
+        self.authenticator.resolver().lookup(name, kind).await
     }
 
     fn is_away(&self) -> bool {

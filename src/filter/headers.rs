@@ -15,7 +15,12 @@ pub fn render(facts: &Facts, verdict: &Verdict, authserv_id: &str) -> String {
     let mut out = results.field(authserv_id);
     let spam = matches!(verdict.action, Action::Junk | Action::Quarantine);
     let answer = if spam { "Yes" } else { "No" };
-    let _ = write!(out, "X-Spam-Status: {answer}, score={:.1}, action={}\r\n", verdict.score(), action_word(verdict.action));
+    let _ = write!(
+        out,
+        "X-Spam-Status: {answer}, score={:.1}, action={}\r\n",
+        verdict.score(),
+        action_word(verdict.action)
+    );
     if spam {
         out.push_str("X-Spam-Flag: YES\r\n");
     }

@@ -55,10 +55,15 @@ pub(crate) enum PrivateKey {
 impl PrivateKey {
     /// Reads PKCS #8 in DER; the selector is for the error.
     pub(crate) fn parse(algorithm: KeyAlgorithm, pkcs8: &Secret<Vec<u8>>, selector: &str) -> Result<Self, Error> {
-        let refused = |reason: aws_lc_rs::error::KeyRejected| Error::Key { selector: selector.to_owned(), reason: reason.to_string() };
+        let refused = |reason: aws_lc_rs::error::KeyRejected| Error::Key {
+            selector: selector.to_owned(),
+            reason: reason.to_string(),
+        };
         match algorithm {
             KeyAlgorithm::RsaSha256 => RsaKeyPair::from_pkcs8(pkcs8.reveal()).map(Self::Rsa).map_err(refused),
-            KeyAlgorithm::Ed25519Sha256 => Ed25519KeyPair::from_pkcs8(pkcs8.reveal()).map(Self::Ed25519).map_err(refused),
+            KeyAlgorithm::Ed25519Sha256 => {
+                Ed25519KeyPair::from_pkcs8(pkcs8.reveal()).map(Self::Ed25519).map_err(refused)
+            }
         }
     }
 

@@ -76,8 +76,7 @@ impl Allowance {
         let spf = facts.spf.as_ref().is_some_and(|spf| {
             spf.result == AuthResult::Pass && spf.identity == SpfIdentity::MailFrom && spf.domain == domain.as_str()
         });
-        let signed =
-            |dkim: &DkimFinding| dkim.result == AuthResult::Pass && is_within(domain.as_str(), &dkim.domain);
+        let signed = |dkim: &DkimFinding| dkim.result == AuthResult::Pass && is_within(domain.as_str(), &dkim.domain);
         spf || facts.dkim.iter().any(signed)
     }
 }

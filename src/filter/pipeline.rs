@@ -48,16 +48,12 @@ enum Miss {
 
 impl Pipeline {
     /// The stages that the settings ask for.
-    pub fn from_settings(
-        settings: &posthouse_conf::Filter,
-        resolver: &Resolver,
-        host_name: &str,
-    ) -> Result<Self, Error> {
+    pub fn from_settings(settings: &posthouse_conf::Filter, resolver: &Resolver) -> Result<Self, Error> {
         let dns = Arc::new(Dns::new(resolver, settings.stage_timeout.get()));
         let trusted = PrefixSet::parse(&settings.trusted);
         let mut stages: Vec<Arc<dyn Stage>> = vec![Arc::new(Lists::new(&settings.allow, &settings.deny)?)];
         if settings.spf {
-            stages.push(Arc::new(SpfStage::new(Arc::clone(&dns), host_name.to_owned(), trusted.clone(), settings)));
+            stages.push(Arc::new(SpfStage::new(Arc::clone(&dns), trusted.clone(), settings)));
         }
         if settings.dkim {
             stages.push(Arc::new(DkimStage::new(Arc::clone(&dns), settings)));
@@ -222,7 +218,10 @@ mod tests {
 
     async fn context(sender: &str) -> Context {
         let message = ReceivedMessage {
-            envelope: Envelope::new(IngestId::new(1), ReversePath::Address(Address::parse(sender).expect("an address"))),
+            envelope: Envelope::new(
+                IngestId::new(1),
+                ReversePath::Address(Address::parse(sender).expect("an address")),
+            ),
             origin: Origin {
                 client_ip: [192, 0, 2, 1].into(),
                 hello: "client.test".into(),
@@ -248,11 +247,20 @@ mod tests {
 
     fn scoring(score: f64) -> Fixed {
         let act = if score >= 15.0 {
-            |context: &mut Context| { context.note("fixed", "bad", 15.0); Ok(None) }
+            |context: &mut Context| {
+                context.note("fixed", "bad", 15.0);
+                Ok(None)
+            }
         } else if score >= 6.0 {
-            |context: &mut Context| { context.note("fixed", "bad", 6.0); Ok(None) }
+            |context: &mut Context| {
+                context.note("fixed", "bad", 6.0);
+                Ok(None)
+            }
         } else {
-            |context: &mut Context| { context.note("fixed", "bad", 5.9); Ok(None) }
+            |context: &mut Context| {
+                context.note("fixed", "bad", 5.9);
+                Ok(None)
+            }
         };
         Fixed { act, ..Fixed::default() }
     }
@@ -301,7 +309,11 @@ mod tests {
         }
         let allow = |entry: &str| Filter { allow: vec![entry.into()], ..Filter::default() };
         assert_eq!(judge(vec![scoring(15.0)], &allow("192.0.2.1")).await.action, Action::Accept);
-        assert_eq!(judge(vec![scoring(15.0)], &allow("x.test")).await.action, Action::Reject, "anybody can write that name");
+        assert_eq!(
+            judge(vec![scoring(15.0)], &allow("x.test")).await.action,
+            Action::Reject,
+            "anybody can write that name"
+        );
         let proved = Fixed {
             act: |context| {
                 let domain = "x.test".to_owned();

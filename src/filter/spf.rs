@@ -1,19 +1,25 @@
-//! SPF (RFC 7208): may this client send for the domain of the reverse-path? mail-auth evaluates the records.
+//! SPF (RFC 7208): may this client send for the domain of the reverse-path?
+//!
+//! Evaluated by our own code in `spf/`: of the 203 cases of the openspf suite mail-auth 0.13.3 answers 56 otherwise than
+//! the suite allows (two records, bad syntax, void look-ups, prefixes over address families).
 
-use std::net::IpAddr;
+mod domain_spec;
+mod evaluate;
+mod record;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use mail_auth::spf::verify::SpfParameters;
-use mail_auth::SpfResult;
 use posthouse_net::PrefixSet;
 
 use crate::authentication_results::{AuthResult, SpfFinding, SpfIdentity};
 use crate::context::Context;
 use crate::dns::Dns;
 use crate::error::Error;
+pub(crate) use evaluate::Question;
+
 use crate::stage::{Cost, FinalWord, OnFailure, Stage};
 
 const NAME: &str = "spf";
@@ -21,8 +27,6 @@ const NAME: &str = "spf";
 /// The stage.
 pub struct SpfStage {
     dns: Arc<Dns>,
-    /// Our name in macros (RFC 7208 §7.3 `r`).
-    host_name: String,
     /// Clients whose address says nothing of the sender.
     trusted: PrefixSet,
     fail_reject: bool,
@@ -30,9 +34,9 @@ pub struct SpfStage {
 }
 
 impl SpfStage {
-    pub fn new(dns: Arc<Dns>, host_name: String, trusted: PrefixSet, settings: &posthouse_conf::Filter) -> Self {
+    pub fn new(dns: Arc<Dns>, trusted: PrefixSet, settings: &posthouse_conf::Filter) -> Self {
         let deadline = settings.stage_timeout.get();
-        Self { dns, host_name, trusted, fail_reject: settings.spf_fail_reject, deadline }
+        Self { dns, trusted, fail_reject: settings.spf_fail_reject, deadline }
     }
 
     async fn check(&self, context: &Context) -> Result<SpfFinding, Error> {
@@ -43,37 +47,9 @@ impl SpfStage {
         if origin.account.is_some() || self.trusted.contains(client) {
             return Ok(SpfFinding { result: AuthResult::None, identity, domain, reason: Some("trusted client") });
         }
-        let question = Question { client, hello: &origin.hello, host_name: &self.host_name, sender: sender.as_deref() };
-        let result = question.ask(&self.dns).await?;
+        let question = Question { client, hello: &origin.hello, sender: sender.as_deref() };
+        let result = self.dns.ask(question.ask(&self.dns)).await?;
         Ok(SpfFinding { result, identity, domain, reason: None })
-    }
-}
-
-/// All that an evaluation depends on (RFC 7208 §4.1).
-pub(crate) struct Question<'a> {
-    pub client: IpAddr,
-    pub hello: &'a str,
-    pub host_name: &'a str,
-    pub sender: Option<&'a str>,
-}
-
-impl Question<'_> {
-    pub(crate) async fn ask(&self, dns: &Dns) -> Result<AuthResult, Error> {
-        // RFC 7208 §2.4: a null reverse-path is judged as postmaster@ the name of EHLO.
-        let parameters = match self.sender {
-            Some(sender) => SpfParameters::verify_mail_from(self.client, self.hello, self.host_name, sender),
-            None => SpfParameters::verify_ehlo(self.client, self.hello, self.host_name),
-        };
-        let output = dns.ask(dns.authenticator().verify_spf(parameters)).await?;
-        Ok(match output.result() {
-            SpfResult::Pass => AuthResult::Pass,
-            SpfResult::Fail => AuthResult::Fail,
-            SpfResult::SoftFail => AuthResult::SoftFail,
-            SpfResult::Neutral => AuthResult::Neutral,
-            SpfResult::TempError => AuthResult::TempError,
-            SpfResult::PermError => AuthResult::PermError,
-            SpfResult::None => AuthResult::None,
-        })
     }
 }
 
