@@ -1,5 +1,6 @@
 //! Codecs and protocol machines without I/O.
 
+pub mod dsn;
 pub mod imap;
 pub mod mime;
 pub mod pop3;
