@@ -2,6 +2,13 @@
 //!
 //! A session's loop lives in its protocol's folder; it runs inside the actor made here, so that a panic in it is an event for
 //! its supervisor and ends nobody else's session.
+//!
+//! Owns: one connection and the state of its dialogue.   Receives: Run, and the drain signal.   Sends: nothing; it asks.
+//! Bounds: the protocol's input buffer, conf.limits.connections_max; every wait has the protocol's deadline.
+//! On failure: the connection closes, nothing half done is kept.   Standards: those of the protocol.
+
+pub mod smtp;
+pub mod submission;
 
 use std::future::Future;
 use std::marker::PhantomData;

@@ -52,6 +52,11 @@ pub fn cannot_verify() -> Reply {
     Reply::new(252, (2, 5, 0), "cannot verify, but will take the message and try")
 }
 
+/// RFC 5321 §3.5.1: an address that we deliver to.
+pub fn verified(address: &posthouse_mail::Address) -> Reply {
+    Reply::new(250, (2, 1, 5), format!("<{address}>"))
+}
+
 /// RFC 4954 §4.
 pub fn challenge(encoded: &str) -> Reply {
     Reply::bare(334, vec![encoded.to_owned()])
@@ -222,6 +227,16 @@ pub fn account_disabled() -> Reply {
 /// RFC 6409 §6.1: a submitted message must bear a name of its sender.
 pub fn not_your_address() -> Reply {
     Reply::new(550, (5, 7, 1), "that sender address is not one of yours")
+}
+
+/// The filter refuses without words of its own.
+pub fn policy_refusal() -> Reply {
+    Reply::new(550, (5, 7, 1), "the message is refused by policy")
+}
+
+/// The filter defers without words of its own.
+pub fn try_again_later() -> Reply {
+    Reply::new(451, (4, 7, 1), "the message is not accepted now, try again later")
 }
 
 /// The fault is ours and may pass.

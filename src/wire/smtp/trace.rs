@@ -7,8 +7,6 @@ use std::net::IpAddr;
 use posthouse_mail::stage::Origin;
 use posthouse_mail::{ForwardPath, IngestId, ReversePath, UnixMillis};
 
-use crate::mime::format_date;
-
 /// What a Received field tells.
 #[derive(Debug, Clone)]
 pub struct Received<'a> {
@@ -55,7 +53,10 @@ pub fn return_path_field(path: &ReversePath) -> String {
 
 /// RFC 5322 §3.3 `date-time`, in UTC.
 pub fn date_time(at: UnixMillis) -> String {
-    format_date(i64::try_from(at.seconds()).unwrap_or(i64::MAX))
+    let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    // A clock beyond the year 9999 has no date; the epoch then shows that the clock is wrong.
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
 #[cfg(test)]
@@ -68,6 +69,7 @@ mod tests {
     fn rfc5322_3_3_date_time() {
         assert_eq!(date_time(AT), "Tue, 14 Nov 2023 22:13:20 +0000");
         assert_eq!(date_time(UnixMillis(0)), "Thu, 01 Jan 1970 00:00:00 +0000");
+        assert_eq!(date_time(UnixMillis(u64::MAX)), "Thu, 01 Jan 1970 00:00:00 +0000");
     }
 
     #[test]

@@ -1,0 +1,450 @@
+//! One SMTP connection, on port 25 or for submission: carries out what `wire/smtp` decides.
+//!
+//! The dialogue itself is one value; this adds the stream, the deadlines and the node's answers. Between two commands
+//! nothing else is held, so that is where a session is told to go. What the two flavours do differently stands in
+//! `smtp/receiving.rs` and `submission.rs`.
+
+pub mod desk;
+pub(super) mod intake;
+pub(super) mod receiving;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use posthouse_conf::Settings;
+use posthouse_filter::rate::ConnectionGuard;
+use posthouse_mail::stage::Origin;
+use posthouse_mail::{Envelope, ForwardPath, IngestId, Reply, ReversePath};
+use posthouse_net::{Error as NetError, LineStream, TlsAcceptor, Transport};
+use posthouse_obs::emit;
+use posthouse_obs::event::session::{
+    CommandRefused, MessageAbandoned, MessageBegun, MessageReceived, SessionEnded, SessionStarted,
+};
+use posthouse_wire::smtp::data::DataLimits;
+use posthouse_wire::smtp::line::{LineCutter, LineFault};
+use posthouse_wire::smtp::reply;
+use posthouse_wire::smtp::server::{Effect, Flavour, Policy, SmtpSession as Dialogue};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::session::smtp::desk::Desk;
+use crate::session::smtp::intake::{Completion, Intake, Purpose, Taken};
+use crate::session::{Drain, Presence, Protocol, Session, Wake, submission, wait_for_input};
+
+/// What every SMTP session of a listener shares.
+#[derive(Clone)]
+pub struct SmtpServices<D> {
+    pub desk: D,
+    pub protocol: Protocol,
+    pub tls: Option<TlsAcceptor>,
+    pub settings: Arc<Settings>,
+    pub policy: Arc<Policy>,
+    pub drain: Drain,
+}
+
+impl<D: Desk> SmtpServices<D> {
+    pub fn new(desk: D, protocol: Protocol, tls: Option<TlsAcceptor>, settings: Arc<Settings>, drain: Drain) -> Self {
+        let policy = Arc::new(policy(&settings, flavour(protocol), tls.is_some()));
+        Self { desk, protocol, tls, settings, policy, drain }
+    }
+}
+
+fn flavour(protocol: Protocol) -> Flavour {
+    if protocol == Protocol::Smtp { Flavour::Receive } else { Flavour::Submit }
+}
+
+fn policy(settings: &Settings, flavour: Flavour, starttls: bool) -> Policy {
+    let smtp = &settings.smtp;
+    Policy {
+        hostname: settings.node.hostname.clone(),
+        message_max: smtp.message_max.get(),
+        recipients_max: match flavour {
+            Flavour::Receive => smtp.recipients_max,
+            Flavour::Submit => settings.submission.recipients_max,
+        },
+        command_line_max: smtp.command_line_max.len(),
+        errors_max: smtp.errors_max,
+        messages_max: smtp.messages_per_connection_max,
+        starttls,
+        dsn: true,
+        vrfy_reveals: smtp.vrfy_reveals,
+    }
+}
+
+/// Why a session is over; the words are labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// QUIT, or a refusal that closes.
+    Closed,
+    /// The client went without a word.
+    Gone,
+    TimedOut,
+    Drained,
+    EarlyTalker,
+    TlsFailed,
+}
+
+impl End {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Gone => "gone",
+            Self::TimedOut => "timed_out",
+            Self::Drained => "drained",
+            Self::EarlyTalker => "early_talker",
+            Self::TlsFailed => "tls_failed",
+        }
+    }
+}
+
+/// One connection.
+pub struct SmtpSession<D> {
+    services: SmtpServices<D>,
+    dialogue: Dialogue,
+    cutter: LineCutter,
+    /// Absent only while a handshake runs.
+    stream: Option<LineStream>,
+    /// Replies that wait until the client has to hear them (RFC 2920 §3.2).
+    output: Vec<u8>,
+    client: IpAddr,
+    /// No limit by address applies.
+    exempt: bool,
+    /// The end of data must be there by then.
+    transaction_deadline: Option<Instant>,
+    /// TLS version and suite, for the Received field.
+    tls: Option<String>,
+    presence: Presence,
+    _place: Option<ConnectionGuard>,
+}
+
+impl<D: Desk> Session for SmtpSession<D> {
+    fn protocol(&self) -> Protocol {
+        self.services.protocol
+    }
+
+    async fn run(mut self) {
+        let (protocol, client) = (self.services.protocol.as_str(), self.client);
+        emit(SessionStarted { protocol, client });
+        let end = match self.converse().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        emit(SessionEnded { protocol, client, reason: end.as_str() });
+        if let Some(stream) = self.stream.take() {
+            stream.close(self.services.settings.smtp.command_timeout.get()).await;
+        }
+    }
+}
+
+/// What a dialogue returns that only ever ends by an `End`.
+enum Never {}
+
+impl<D: Desk> SmtpSession<D> {
+    /// A session on a fresh connection; `place` is its place among the connections counted.
+    pub fn new(services: SmtpServices<D>, transport: Transport, place: Option<ConnectionGuard>, exempt: bool) -> Self {
+        let client = transport.peer_ip();
+        let implicit_tls = services.protocol.is_implicit_tls();
+        let smtp = &services.settings.smtp;
+        let input_max = smtp.io_buffer.len().max(smtp.command_line_max.len());
+        Self {
+            dialogue: Dialogue::new(flavour(services.protocol), implicit_tls),
+            cutter: LineCutter::default(),
+            stream: Some(LineStream::new(transport, input_max)),
+            output: Vec::new(),
+            client,
+            exempt,
+            transaction_deadline: None,
+            tls: None,
+            presence: Presence::new(services.protocol, "hello"),
+            _place: place,
+            services,
+        }
+    }
+
+    async fn converse(&mut self) -> Result<Never, End> {
+        if self.services.protocol.is_implicit_tls() {
+            self.handshake().await?;
+        }
+        self.await_silence().await?;
+        let greeting = self.dialogue.greeting(&self.services.policy);
+        self.say(&greeting);
+        loop {
+            let line = self.next_line().await?;
+            let line = line.as_deref().map_err(|fault| *fault);
+            let effect = self.step(|dialogue, policy| dialogue.on_line(line, policy));
+            self.carry_out(effect).await?;
+            self.presence.moved(self.dialogue.phase_name());
+        }
+    }
+
+    /// RFC 5321 §4.3.1: the client waits for the greeting. One that doesn't is a program in a hurry, rarely a mail server.
+    async fn await_silence(&mut self) -> Result<(), End> {
+        if self.exempt || self.services.protocol != Protocol::Smtp {
+            return Ok(());
+        }
+        let deadline = Instant::now() + self.services.settings.smtp.early_talker_wait.get();
+        match self.stream().fill(deadline).await {
+            Err(NetError::ReadTimeout) => Ok(()),
+            Err(error) => Err(ended_by(&error)),
+            Ok(_) => {
+                self.say(&reply::early_talker());
+                self.flush().await?;
+                Err(End::EarlyTalker)
+            }
+        }
+    }
+
+    /// The next whole line. Replies leave before the wait, never before every line at hand is answered.
+    async fn next_line(&mut self) -> Result<Result<String, LineFault>, End> {
+        loop {
+            let max = self.services.policy.command_line_max;
+            let stream = self.stream.as_mut().expect(STREAM);
+            let (octets, line) = self.cutter.cut(stream.input(), max);
+            stream.consume(octets);
+            if let Some(line) = line {
+                return Ok(line);
+            }
+            self.flush().await?;
+            self.wait_for_command().await?;
+        }
+    }
+
+    async fn wait_for_command(&mut self) -> Result<(), End> {
+        let command_deadline = Instant::now() + self.services.settings.smtp.command_timeout.get();
+        let deadline = self.transaction_deadline.map_or(command_deadline, |end| end.min(command_deadline));
+        let stream = self.stream.as_mut().expect(STREAM);
+        let wake = if self.dialogue.is_between_messages() {
+            wait_for_input(stream, deadline, &mut self.services.drain).await
+        } else {
+            stream.fill(deadline).await.map_or_else(Wake::Lost, |_| Wake::Input)
+        };
+        match wake {
+            Wake::Input => Ok(()),
+            Wake::Draining => {
+                self.say(&reply::going_away(&self.services.policy.hostname));
+                self.flush().await?;
+                Err(End::Drained)
+            }
+            Wake::Lost(error) => Err(self.lost(&error).await),
+        }
+    }
+
+    /// The wait for the client ended without input.
+    async fn lost(&mut self, error: &NetError) -> End {
+        let end = ended_by(error);
+        if end == End::TimedOut {
+            // RFC 5321 §3.8: say why before closing. Whether the client hears it changes nothing.
+            self.say(&reply::timed_out());
+            let _ = self.flush().await;
+        }
+        if let Some(envelope) = self.dialogue.envelope() {
+            emit(MessageAbandoned {
+                message: envelope.id,
+                protocol: self.services.protocol.as_str(),
+                client: self.client,
+                reason: end.as_str(),
+            });
+        }
+        end
+    }
+
+    /// Lets the dialogue take a step.
+    fn step(&mut self, step: impl FnOnce(Dialogue, &Policy) -> (Dialogue, Effect)) -> Effect {
+        let fresh = Dialogue::new(self.dialogue.flavour(), false);
+        let (dialogue, effect) = step(std::mem::replace(&mut self.dialogue, fresh), &self.services.policy);
+        self.dialogue = dialogue;
+        effect
+    }
+
+    /// Does what the dialogue asks, and what follows from the answer, up to a reply.
+    async fn carry_out(&mut self, mut effect: Effect) -> Result<(), End> {
+        loop {
+            effect = match effect {
+                Effect::Reply(reply) => {
+                    self.say(&reply);
+                    return self.flush_if_full().await;
+                }
+                Effect::Close(reply) => {
+                    self.say(&reply);
+                    self.flush().await?;
+                    return Err(End::Closed);
+                }
+                Effect::StartTls(reply) => {
+                    self.say(&reply);
+                    self.flush().await?;
+                    self.handshake().await?;
+                    let before = Dialogue::new(self.dialogue.flavour(), false);
+                    self.dialogue = std::mem::replace(&mut self.dialogue, before).on_tls();
+                    return Ok(());
+                }
+                Effect::CheckCredentials(credentials) => {
+                    let checked = self.services.desk.log_in(credentials, self.client).await;
+                    self.step(|dialogue, policy| dialogue.on_credentials(checked, policy))
+                }
+                Effect::CheckReversePath(mail) => {
+                    let checked = self.begin_transaction(&mail.reverse_path).await;
+                    self.step(|dialogue, policy| dialogue.on_reverse_path(checked, policy))
+                }
+                Effect::CheckForwardPath(path) => {
+                    let checked = self.check_forward_path(&path).await;
+                    self.step(|dialogue, policy| dialogue.on_forward_path(checked, policy))
+                }
+                Effect::Verify(name) => Effect::Reply(receiving::verify(&self.services.desk, &name).await),
+                Effect::ReceiveData(reply) => {
+                    let answer = self.receive_data(&reply).await?;
+                    self.transaction_deadline = None;
+                    self.step(|dialogue, policy| dialogue.on_message(answer, policy))
+                }
+            };
+        }
+    }
+
+    /// TLS, at the start or behind STARTTLS; input that came before it is dropped with the plain stream.
+    async fn handshake(&mut self) -> Result<(), End> {
+        let acceptor = self.services.tls.as_ref().ok_or(End::TlsFailed)?;
+        let stream = self.stream.take().expect(STREAM);
+        let stream = stream.starttls(acceptor).await.map_err(|_| End::TlsFailed)?;
+        self.cutter = LineCutter::default();
+        self.tls = stream.transport().tls_info().map(|info| info.to_string());
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// MAIL: whether the sender may send now, and the id of what it sends.
+    async fn begin_transaction(&mut self, path: &ReversePath) -> Result<IngestId, Reply> {
+        if let (Some(login), Some(address)) = (self.dialogue.login(), path.address()) {
+            submission::check_sender(&self.services.desk, login, address).await?;
+        }
+        self.services.desk.admit_message(self.client, self.dialogue.login())?;
+        let message = clock::ingest_id(clock::now());
+        let (protocol, client) = (self.services.protocol.as_str(), self.client);
+        emit(MessageBegun { message, protocol, client, reverse_path: path.clone() });
+        self.transaction_deadline = Some(Instant::now() + self.services.settings.smtp.transaction_timeout.get());
+        Ok(message)
+    }
+
+    async fn check_forward_path(&self, path: &ForwardPath) -> Result<(), Reply> {
+        match self.dialogue.flavour() {
+            Flavour::Receive => receiving::check_forward_path(&self.services.desk, path).await,
+            Flavour::Submit => submission::check_forward_path(&self.services.desk, path).await,
+        }
+    }
+
+    /// DATA, from 354 to the reply to its end.
+    async fn receive_data(&mut self, go_ahead: &Reply) -> Result<Reply, End> {
+        self.say(go_ahead);
+        self.flush().await?;
+        let envelope = self.dialogue.envelope().cloned().expect("data follows an envelope");
+        let mut intake = Intake::new(self.data_limits(), self.services.desk.body_writer(), self.purpose(&envelope));
+        self.presence.moved("data");
+        let data_timeout = self.services.settings.smtp.data_timeout.get();
+        while !intake.take(self.stream()).await {
+            let deadline = Instant::now() + data_timeout;
+            let deadline = self.transaction_deadline.map_or(deadline, |end| end.min(deadline));
+            if let Err(error) = self.stream().fill(deadline).await {
+                return Err(self.lost(&error).await);
+            }
+        }
+        let (message, reverse_path) = (envelope.id, envelope.reverse_path.clone());
+        let (recipients, mut size) = (envelope.recipients.len(), 0);
+        let (answer, outcome) = match intake.finish().await {
+            Ok(taken) => {
+                size = taken.staged.body.size;
+                self.accept(envelope, taken).await
+            }
+            Err(refusal) => receiving::refused(refusal),
+        };
+        emit(MessageReceived {
+            message,
+            protocol: self.services.protocol.as_str(),
+            client: self.client,
+            reverse_path,
+            recipients,
+            size,
+            outcome,
+            reply: answer.lines.join(" "),
+        });
+        Ok(answer)
+    }
+
+    /// The message is whole: takes responsibility for it or refuses it. The 250 means that it is durable.
+    async fn accept(&self, envelope: Envelope, taken: Taken) -> (Reply, &'static str) {
+        let login = self.dialogue.login();
+        let origin = Origin {
+            client_ip: self.client,
+            hello: self.dialogue.hello().unwrap_or_default().to_owned(),
+            protocol: self.dialogue.protocol(),
+            tls: self.tls.clone(),
+            account: login.map(|login| login.account),
+        };
+        let (desk, hostname) = (&self.services.desk, &self.services.policy.hostname);
+        match login {
+            Some(login) => submission::submit(desk, hostname, login, (envelope, origin), taken).await,
+            None => receiving::receive(desk, hostname, (envelope, origin), taken).await,
+        }
+    }
+
+    fn purpose(&self, envelope: &Envelope) -> Purpose {
+        match self.dialogue.login() {
+            Some(login) => {
+                let now = clock::now();
+                let author = envelope.reverse_path.address().unwrap_or(&login.address).clone();
+                let msg_id = format!("{}@{}", envelope.id, self.services.policy.hostname);
+                Purpose::Submit(Completion { author, date: posthouse_wire::smtp::trace::date_time(now), msg_id })
+            }
+            None if envelope.recipients.len() == 1 => Purpose::Deliver,
+            None => Purpose::Spool,
+        }
+    }
+
+    fn data_limits(&self) -> DataLimits {
+        let smtp = &self.services.settings.smtp;
+        DataLimits {
+            message_max: smtp.message_max.get(),
+            text_line_max: smtp.text_line_max.len(),
+            header_max: smtp.header_max.len(),
+            header_fields_max: smtp.header_fields_max,
+            received_max: smtp.received_max,
+        }
+    }
+
+    /// Puts a reply behind those that wait.
+    fn say(&mut self, reply: &Reply) {
+        if !reply.is_positive() {
+            let kind = if reply.is_transient() { "temporary" } else { "permanent" };
+            let (protocol, client) = (self.services.protocol.as_str(), self.client);
+            emit(CommandRefused { protocol, client, kind, reply: reply.to_wire().trim_end().to_owned() });
+        }
+        self.output.extend_from_slice(reply.to_wire().as_bytes());
+    }
+
+    /// Bounds the replies that a client can make us hold by pipelining.
+    async fn flush_if_full(&mut self) -> Result<(), End> {
+        if self.output.len() < self.services.settings.smtp.io_buffer.len() { Ok(()) } else { self.flush().await }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let output = std::mem::take(&mut self.output);
+        let limit = self.services.settings.smtp.command_timeout.get();
+        self.stream().write_all(&output, limit).await.map_err(|error| ended_by(&error))
+    }
+
+    fn stream(&mut self) -> &mut LineStream {
+        self.stream.as_mut().expect(STREAM)
+    }
+}
+
+const STREAM: &str = "the stream is there but within a handshake, and a failed one ends the session";
+
+fn ended_by(error: &NetError) -> End {
+    match error {
+        NetError::ReadTimeout | NetError::WriteTimeout => End::TimedOut,
+        _ => End::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests;

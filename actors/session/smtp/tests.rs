@@ -1,0 +1,1 @@
+//! Dialogues over a real socket, with a desk that plays the node.
