@@ -2,7 +2,7 @@
 //!
 //! Owns: the live entities of its kind.   Receives: Activate, Passivate, and the ends of its children.
 //! Sends: nothing but answers.   Bounds: conf.supervise.{restarts_max, window, backoff_min, backoff_max, parked_retry};
-//! one small record per entity that failed lately.   On failure: the node restarts it; entities come back on their next message.
+//! one small record per entity that failed lately.   On failure: the node ends and is started anew; entities come back on their next message.
 
 use std::collections::{HashMap, VecDeque};
 use std::marker::PhantomData;

@@ -59,7 +59,7 @@ async fn create(
     let quota = quota.unwrap_or(services.settings.mailbox.quota_default.get());
     let new = NewAccount {
         address: address.clone(),
-        password_hash: Some(Secret::new(hash)),
+        password_hash: Some(hash),
         quota_max: (quota > 0).then_some(quota),
         admin,
     };
@@ -91,7 +91,7 @@ async fn list(services: &Services, name: Option<String>) -> Result<Vec<AccountVi
 
 async fn set(services: &Services, account: &Account, change: AccountChange) -> Result<AccountView, String> {
     let password_hash = match change.password {
-        Some(password) => Some(Secret::new(services.auth.hash_password(Secret::new(password)).await.map_err(words)?)),
+        Some(password) => Some(services.auth.hash_password(Secret::new(password)).await.map_err(words)?),
         None => None,
     };
     let change = account::AccountChange {

@@ -56,3 +56,15 @@ event! {
     silent ""
     |event| REFUSED.with_label_values(&[event.kind]).inc()
 }
+
+event! {
+    /// A supervisor died: the node ends.
+    NodeFailed { actor: String, reason: String }
+    error "a supervisor failed, the node ends"
+}
+
+event! {
+    /// The store could not be closed cleanly.
+    NodeEndedBadly { reason: String }
+    error "the store was not closed cleanly"
+}

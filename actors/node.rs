@@ -1,0 +1,135 @@
+//! The root of a node: starts everything in order, supervises it, and ends it in order.
+//!
+//! Owns: the store, the drain switch, the children that are always there.   Receives: the ends of its children.
+//! Sends: the drain to every session.   Bounds: conf.node.drain_limit for the end; conf.supervise for restarts.
+//! On failure: a listener, the admin socket or a sweeper that dies is started again; a supervisor of entities that dies is
+//! a fault that no restart inside mends, so the node ends and whoever runs it starts it anew.   Standards: none.
+
+mod root;
+mod services;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use posthouse_conf::Settings;
+use posthouse_filter::rate::Admission;
+use posthouse_net::{Resolver, TlsAcceptor};
+use posthouse_storage::Store;
+use ractor::ActorRef;
+use thiserror::Error;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::Instant;
+
+use crate::admin::Admin;
+use crate::session::Drain;
+
+pub(crate) use root::RootMsg;
+pub use services::Services;
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the store in {dir}: {source}")]
+    Store { dir: String, source: posthouse_storage::Error },
+    #[error("{0}")]
+    Net(#[from] posthouse_net::Error),
+    #[error("{what} did not start: {source}")]
+    Actor { what: &'static str, source: ractor::SpawnErr },
+    #[error("{0}")]
+    Filter(#[from] posthouse_filter::Error),
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+}
+
+impl StartError {
+    fn actor(what: &'static str) -> impl FnOnce(ractor::SpawnErr) -> Self {
+        move |source| Self::Actor { what, source }
+    }
+}
+
+/// The folder of the store within `node.data_dir`.
+const STORE_DIR: &str = "store";
+
+/// A running node.
+pub struct Node {
+    services: Arc<Services>,
+    root: ActorRef<RootMsg>,
+    root_ended: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Opens the store and starts every actor but the listeners: commands work, nobody can connect.
+    pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
+        posthouse_net::tls::install_provider();
+        let dir = settings.node.data_dir.join(STORE_DIR);
+        let store = Store::open(&dir, &settings.storage)
+            .await
+            .map_err(|source| StartError::Store { dir: dir.display().to_string(), source })?;
+        let stop_requested = Arc::new(Notify::new());
+        let (root, root_ended) = root::start(&settings, stop_requested.clone()).await?;
+        let services = match services::start(settings, store.clone(), &root, stop_requested).await {
+            Ok(services) => Arc::new(services),
+            Err(error) => {
+                root.stop(None);
+                let _ = store.close().await;
+                return Err(error);
+            }
+        };
+        Ok(Self { services, root, root_ended: Mutex::new(Some(root_ended)) })
+    }
+
+    /// Runs administrators' commands on this node.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.services.clone())
+    }
+
+    /// Binds every address first, then accepts on all: a taken port leaves nothing half open.
+    pub async fn listen(&self) -> Result<(), StartError> {
+        services::listen(&self.services, &self.root, self.admin()).await?;
+        self.services.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns when a command or a fault asks for the end of the node.
+    pub async fn stop_requested(&self) {
+        self.services.stop_requested.notified().await;
+    }
+
+    /// Whether a fault asked for the end.
+    pub fn failed(&self) -> bool {
+        self.services.failed.load(Ordering::Acquire)
+    }
+
+    /// Ends the node: sessions finish at their next safe point, within `node.drain_limit`; then the store is closed.
+    pub async fn stop(&self) {
+        let services = &self.services;
+        services.ready.store(false, Ordering::Release);
+        let _ = services.drain_switch.send(true);
+        let deadline = Instant::now() + services.settings.node.drain_limit.get();
+        while services.admission.connections_open() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        services.queues.settle(deadline).await;
+        self.root.stop(None);
+        if let Some(ended) = self.root_ended.lock().await.take() {
+            let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+        }
+        posthouse_net::local_socket::unbind(&services.settings.node.data_dir);
+        if let Err(error) = services.store.close().await {
+            posthouse_obs::emit(posthouse_obs::event::actor::NodeEndedBadly { reason: error.to_string() });
+        }
+    }
+}
+
+/// Everything of the node that has no dependency on other actors.
+struct Ground {
+    settings: Arc<Settings>,
+    store: Store,
+    resolver: Resolver,
+    tls: Option<TlsAcceptor>,
+    admission: Arc<Admission>,
+    drain: Drain,
+    drain_switch: tokio::sync::watch::Sender<bool>,
+    failed: Arc<AtomicBool>,
+}
