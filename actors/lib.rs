@@ -16,6 +16,9 @@
 //!
 //! ractor's inboxes have no bound, so every bound here is a permit that rides in the message or a queue of our own.
 
+pub mod admission;
+pub mod auth;
 pub mod clock;
+pub mod listener;
 pub mod session;
 pub mod supervise;

@@ -118,6 +118,11 @@ impl<C: Clock + Clone> Admission<C> {
         self.connections.enter(client)
     }
 
+    /// Whether `limits.exempt` names the client.
+    pub fn is_exempt(&self, client: IpAddr) -> bool {
+        self.exempt.contains(client)
+    }
+
     /// One message from a client without a login.
     pub fn message(&self, client: IpAddr) -> Result<(), Refusal> {
         let allowed = self.exempt.contains(client) || self.messages.take(address_key(client));

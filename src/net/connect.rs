@@ -25,7 +25,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_is_an_error_that_names_it() {
-        let mut listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
+        let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
         let address = listener.local_addr();
         let (made, accepted) = tokio::join!(connect(address, Duration::from_secs(5)), listener.accept());
         assert_eq!(made.expect("a connection").local_addr(), accepted.peer_addr());

@@ -42,7 +42,7 @@ impl Listener {
 
     /// The next connection. It never fails: a connection that dies before it is taken is skipped, and when the process
     /// lacks descriptors or memory the kernel's queue holds the rest for a growing pause. Cancel-safe.
-    pub async fn accept(&mut self) -> Transport {
+    pub async fn accept(&self) -> Transport {
         let mut pause = PAUSE_MIN;
         loop {
             match self.socket.accept().await {

@@ -109,7 +109,7 @@ impl Resolver {
         })))
     }
 
-    /// The names that an address claims in the reverse tree; what they prove is for the caller (RFC 1912 §2.1).
+    /// The names that an address claims in the reverse tree; what they prove is for the caller.
     pub async fn ptr(&self, address: IpAddr) -> Result<Answer<Vec<Domain>>, Error> {
         let answer = self.ask(self.hickory.reverse_lookup(address.to_canonical())).await?;
         Ok(non_empty(answer.map(|lookup| {

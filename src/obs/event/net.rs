@@ -34,7 +34,7 @@ event! {
 event! {
     /// A client met a limit before a byte was read.
     ConnectionRefused { protocol: &'static str, client: IpAddr, reason: &'static str }
-    info "connection refused"
+    trace "connection refused"
     |event| REFUSED.with_label_values(&[event.protocol, event.reason]).inc()
 }
 

@@ -23,6 +23,9 @@ static RECEIVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static RECEIVED_BYTES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("messages_received_bytes_total", "Octets of accepted messages.", &["protocol"]));
 
+static FAILED: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("session_failures_total", "Sessions that ended by a bug.", &["protocol"]));
+
 pub(crate) fn register() {
     for protocol in ["smtp", "submission", "submissions"] {
         for outcome in ["accepted", "deferred", "rejected", "discarded"] {
@@ -32,6 +35,7 @@ pub(crate) fn register() {
     }
     for protocol in ["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"] {
         let _ = REFUSED.with_label_values(&[protocol, "permanent"]);
+        let _ = FAILED.with_label_values(&[protocol]);
     }
     LazyLock::force(&SESSIONS);
     LazyLock::force(&ENDED);
@@ -102,4 +106,11 @@ event! {
     /// A message's client was gone before the end of data; nothing of it is kept.
     MessageAbandoned { message: IngestId, protocol: &'static str, client: IpAddr, reason: &'static str }
     info "message abandoned"
+}
+
+event! {
+    /// A session's actor died of a bug; the others go on.
+    SessionFailed { protocol: &'static str, reason: String }
+    error "session failed"
+    |event| FAILED.with_label_values(&[event.protocol]).inc()
 }

@@ -79,7 +79,7 @@ pub enum Command {
     Capa,
     User(String),
     Pass(Secret<String>),
-    /// RFC 5034 §4; without a mechanism it asks for the list (RFC 1734 clients).
+    /// RFC 5034 §4; without a mechanism it asks for the list, as older clients do.
     Auth(Option<(String, Option<Secret<String>>)>),
     Stls,
     Utf8,

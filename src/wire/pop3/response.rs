@@ -51,12 +51,13 @@ impl Response {
         Self::err("some deleted messages not removed")
     }
 
-    pub fn farewell(text: &str) -> Self {
-        Self::err(text)
-    }
-
     pub fn is_positive(&self) -> bool {
         self.positive
+    }
+
+    /// `temporary` or `permanent`, for a refusal's metric.
+    pub fn kind(&self) -> &'static str {
+        if matches!(self.code, Some("SYS/TEMP" | "IN-USE")) { "temporary" } else { "permanent" }
     }
 
     /// The bytes on the wire. A response line is at most 512 octets (RFC 2449 §4), CRLF included.

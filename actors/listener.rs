@@ -1,0 +1,224 @@
+//! One bound address: takes connections, admits or refuses them before a byte is read, starts a session for each.
+//!
+//! Owns: the accept loop of one socket; the socket itself is shared with whoever starts it again.
+//! Receives: Start, AcceptEnded; the ends of its sessions as supervision events.   Sends: sessions their connection.
+//! Bounds: limits.* through `Admission`; the kernel's queue holds limits.accept_backlog.
+//! On failure: a session that dies is counted and takes no other with it; an accept loop that dies is started again with
+//! the back-off of supervise.*, and the sessions stay.
+//! Standards: RFC 5321 §3.8 and RFC 9051 §7.1.5 for refusals before the greeting, worded by the protocol's factory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use posthouse_conf::Supervise;
+use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
+use posthouse_net::{LineStream, Listener, Transport};
+use posthouse_obs::emit;
+use posthouse_obs::event::net::ConnectionRefused;
+use posthouse_obs::event::session::SessionFailed;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::task::AbortHandle;
+
+use crate::session::{Drain, Protocol};
+use crate::supervise::Restarts;
+
+/// Longest wait for a refused client to take its refusal; a fresh socket takes it at once.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(200);
+
+/// An admitted connection on its way to a session.
+pub struct Accepted {
+    pub transport: Transport,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// `limits.exempt` names the client.
+    pub exempt: bool,
+    /// The connection's place; the session holds it until it ends.
+    pub guard: ConnectionGuard,
+}
+
+/// Makes the sessions of one protocol.
+pub trait SessionFactory: Send + Sync + 'static {
+    fn protocol(&self) -> Protocol;
+
+    /// Starts a session's actor under `supervisor`. TLS handshakes are the session's own.
+    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>>;
+
+    /// What a client hears that is not admitted. Not sent where TLS comes first: the client could not read it.
+    fn refusal(&self, why: Refusal) -> Vec<u8>;
+}
+
+/// Everything a listener needs. Cheap to clone, so that its supervisor can start it again on the same socket.
+#[derive(Clone)]
+pub struct ListenerArguments {
+    pub socket: Arc<Listener>,
+    pub admission: Arc<Admission>,
+    pub factory: Arc<dyn SessionFactory>,
+    pub drain: Drain,
+    pub supervise: Supervise,
+}
+
+/// Starts a listener under `supervisor`. After the drain it ends by itself, once its last session has ended.
+pub async fn start(
+    arguments: ListenerArguments,
+    supervisor: ActorCell,
+) -> Result<(ActorRef<ListenerMsg>, tokio::task::JoinHandle<()>), SpawnErr> {
+    Actor::spawn_linked(None, ListenerActor, arguments, supervisor).await
+}
+
+pub enum ListenerMsg {
+    Start,
+    /// `None`: by the drain; else a bug's words.
+    AcceptEnded(Option<String>),
+}
+
+impl ractor::Message for ListenerMsg {}
+
+struct ListenerActor;
+
+struct ListenerState {
+    arguments: ListenerArguments,
+    restarts: Restarts,
+    accept_loop: Option<AbortHandle>,
+    sessions: usize,
+    draining: bool,
+}
+
+impl Actor for ListenerActor {
+    type Msg = ListenerMsg;
+    type State = ListenerState;
+    type Arguments = ListenerArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ListenerMsg>,
+        arguments: ListenerArguments,
+    ) -> Result<ListenerState, ActorProcessingErr> {
+        let name = format!("{} {}", arguments.factory.protocol().as_str(), arguments.socket.local_addr());
+        let restarts = Restarts::new("listener", name, arguments.supervise.clone());
+        myself.cast(ListenerMsg::Start)?;
+        Ok(ListenerState { arguments, restarts, accept_loop: None, sessions: 0, draining: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ListenerMsg>,
+        message: ListenerMsg,
+        state: &mut ListenerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ListenerMsg::Start => state.accept_loop = Some(start_accepting(&myself, state.arguments.clone())),
+            ListenerMsg::AcceptEnded(None) => {
+                state.draining = true;
+                state.stop_if_done(&myself);
+            }
+            ListenerMsg::AcceptEnded(Some(reason)) => {
+                let wait = state.restarts.next_start(reason);
+                myself.send_after(wait, || ListenerMsg::Start);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<ListenerMsg>,
+        event: SupervisionEvent,
+        state: &mut ListenerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorStarted(_) => state.sessions += 1,
+            SupervisionEvent::ActorTerminated(..) => state.session_ended(&myself),
+            SupervisionEvent::ActorFailed(_, error) => {
+                let protocol = state.arguments.factory.protocol().as_str();
+                emit(SessionFailed { protocol, reason: error.to_string() });
+                state.session_ended(&myself);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<ListenerMsg>,
+        state: &mut ListenerState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(accept_loop) = state.accept_loop.take() {
+            accept_loop.abort();
+        }
+        Ok(())
+    }
+}
+
+impl ListenerState {
+    fn session_ended(&mut self, myself: &ActorRef<ListenerMsg>) {
+        self.sessions = self.sessions.saturating_sub(1);
+        self.stop_if_done(myself);
+    }
+
+    fn stop_if_done(&self, myself: &ActorRef<ListenerMsg>) {
+        if self.draining && self.sessions == 0 {
+            myself.stop(None);
+        }
+    }
+}
+
+/// Runs the loop beside the actor, whose own loop must stay free for the ends of sessions; reports how it ended.
+fn start_accepting(myself: &ActorRef<ListenerMsg>, arguments: ListenerArguments) -> AbortHandle {
+    let accepting = tokio::spawn(accept_until_drain(arguments, myself.get_cell()));
+    let handle = accepting.abort_handle();
+    let myself = myself.clone();
+    tokio::spawn(async move {
+        let reason = accepting.await.err().map(|error| error.to_string());
+        // An actor that is gone needs no report.
+        let _ = myself.cast(ListenerMsg::AcceptEnded(reason));
+    });
+    handle
+}
+
+async fn accept_until_drain(arguments: ListenerArguments, supervisor: ActorCell) {
+    let mut drain = arguments.drain.clone();
+    loop {
+        let transport = tokio::select! {
+            biased;
+            () = drain.wait() => return,
+            transport = arguments.socket.accept() => transport,
+        };
+        admit(&arguments, transport, &supervisor).await;
+    }
+}
+
+async fn admit(arguments: &ListenerArguments, transport: Transport, supervisor: &ActorCell) {
+    let ListenerArguments { admission, factory, .. } = arguments;
+    let protocol = factory.protocol();
+    let client = transport.peer_ip();
+    let guard = match admission.connect(client) {
+        Ok(guard) => guard,
+        Err(refusal) => {
+            emit(ConnectionRefused { protocol: protocol.as_str(), client, reason: refusal.reason() });
+            return refuse(factory.as_ref(), transport, refusal).await;
+        }
+    };
+    let accepted = Accepted {
+        peer: transport.peer_addr(),
+        local: transport.local_addr(),
+        exempt: admission.is_exempt(client),
+        transport,
+        guard,
+    };
+    if let Err(error) = factory.spawn(accepted, supervisor.clone()).await {
+        emit(SessionFailed { protocol: protocol.as_str(), reason: error.to_string() });
+    }
+}
+
+async fn refuse(factory: &dyn SessionFactory, transport: Transport, refusal: Refusal) {
+    if factory.protocol().is_implicit_tls() {
+        return;
+    }
+    let mut stream = LineStream::new(transport, 1);
+    if stream.write_all(&factory.refusal(refusal), REFUSAL_LIMIT).await.is_ok() {
+        stream.close(REFUSAL_LIMIT).await;
+    }
+}
