@@ -13,6 +13,8 @@ use crate::blob::StagedBody;
 use crate::error::Error;
 
 pub(crate) mod atomic;
+#[cfg(test)]
+mod conformance;
 pub(crate) mod embedded;
 
 pub use embedded::Watch;

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(shards.map(ShardId::get), SHARDS_OF_RECORD);
     }
 
-    const SHARDS_OF_RECORD: [u16; 3] = [0, 0, 0];
+    const SHARDS_OF_RECORD: [u16; 3] = [416, 1190, 250];
 
     #[test]
     fn there_are_4096_shards() {

@@ -143,6 +143,12 @@ impl Embedded {
         opened.await.map_err(|error| Error::Unavailable(format!("opening the store ended early: {error}")))?
     }
 
+    /// An engine whose transactions are too old as soon as they have read.
+    #[cfg(test)]
+    pub(crate) async fn open_hasty(dir: &Path, settings: &Settings) -> Result<Self, Error> {
+        Self::open_with(dir, settings, Options { max_age: Duration::ZERO, ..Options::default() }).await
+    }
+
     pub(crate) fn segments(&self) -> Arc<Segments> {
         self.core.shared.segments.clone()
     }
@@ -203,5 +209,145 @@ fn lock(dir: &Path) -> Result<File, Error> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked),
         Err(TryLockError::Error(error)) => Err(from_io(&error, "locking the data directory")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::index_file::Disk;
+    use super::*;
+    use crate::engine::{Isolation, KvTxn as _};
+
+    const SOUND: usize = 0;
+    const FULL: usize = 1;
+    const SYNC_FAILS: usize = 2;
+
+    /// A disk that fails when told to.
+    #[derive(Debug)]
+    struct Faulty {
+        file: File,
+        mood: Arc<AtomicUsize>,
+    }
+
+    impl Faulty {
+        fn fail_when(&self, mood: usize, kind: io::ErrorKind) -> io::Result<()> {
+            if self.mood.load(Ordering::SeqCst) == mood { Err(kind.into()) } else { Ok(()) }
+        }
+    }
+
+    impl Disk for Faulty {
+        fn len(&self) -> io::Result<u64> {
+            Disk::len(&self.file)
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            Disk::read(&self.file, offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.fail_when(FULL, io::ErrorKind::StorageFull)?;
+            Disk::set_len(&self.file, len)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.fail_when(SYNC_FAILS, io::ErrorKind::Other)?;
+            Disk::sync(&self.file)
+        }
+        fn write(&self, offset: u64, octets: &[u8]) -> io::Result<()> {
+            // The header's page has its place on the disk already.
+            if offset > 0 {
+                self.fail_when(FULL, io::ErrorKind::StorageFull)?;
+            }
+            Disk::write(&self.file, offset, octets)
+        }
+    }
+
+    async fn faulty() -> (Embedded, Arc<AtomicUsize>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mood = Arc::new(AtomicUsize::new(SOUND));
+        let shared = mood.clone();
+        let wrap: WrapFile = Arc::new(move |file| Box::new(Faulty { file, mood: shared.clone() }));
+        let options = Options { wrap, ..Options::default() };
+        let engine = Embedded::open_with(dir.path(), &Settings::default(), options).await.expect("an engine");
+        (engine, mood, dir)
+    }
+
+    async fn put(engine: &Embedded, key: &[u8]) -> Result<(), Error> {
+        let mut txn = engine.begin();
+        txn.set(key, b"value");
+        txn.commit().await.map(drop)
+    }
+
+    async fn has(engine: &Embedded, key: &[u8]) -> bool {
+        engine.begin().get(key, Isolation::Snapshot).await.expect("reads go on").is_some()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_service_returns_by_itself() {
+        let (engine, mood, _dir) = faulty().await;
+        put(&engine, b"before").await.expect("committed");
+        mood.store(FULL, Ordering::SeqCst);
+        for _ in 0..3 {
+            assert_eq!(put(&engine, b"lost").await, Err(Error::Full));
+        }
+        mood.store(SOUND, Ordering::SeqCst);
+        put(&engine, b"after").await.expect("there is room again");
+        assert!(has(&engine, b"before").await && has(&engine, b"after").await && !has(&engine, b"lost").await);
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_sync_nothing_more_is_written() {
+        let (engine, mood, dir) = faulty().await;
+        put(&engine, b"before").await.expect("committed");
+        mood.store(SYNC_FAILS, Ordering::SeqCst);
+        assert_eq!(put(&engine, b"unknown").await, Err(Error::MaybeCommitted));
+        mood.store(SOUND, Ordering::SeqCst);
+        assert!(matches!(put(&engine, b"after").await, Err(Error::Unavailable(_))));
+        assert!(has(&engine, b"before").await && !has(&engine, b"after").await);
+        engine.close().await.expect("closed");
+        let engine = Embedded::open(dir.path(), &Settings::default()).await.expect("a restart mends it");
+        put(&engine, b"after").await.expect("committed");
+        assert!(has(&engine, b"before").await);
+    }
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = Embedded::open(dir.path(), &Settings::default()).await.expect("an engine");
+        engine.close().await.expect("closed");
+        index::overwrite_format(dir.path(), 7);
+        let outcome = Embedded::open(dir.path(), &Settings::default()).await.map(drop);
+        assert_eq!(outcome, Err(Error::NewerFormat { found: 7, known: 1 }));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_index_is_damage_not_a_panic() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("index.redb"), [7; 9000]).expect("written");
+        let outcome = Embedded::open(dir.path(), &Settings::default()).await.map(drop);
+        assert!(matches!(outcome, Err(Error::Corrupt(_) | Error::Unavailable(_))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn the_last_handle_gone_the_directory_is_free() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = Embedded::open(dir.path(), &Settings::default()).await.expect("an engine");
+        let second = Embedded::open(dir.path(), &Settings::default()).await.map(drop);
+        assert_eq!(second, Err(Error::Locked));
+        engine.close().await.expect("closed");
+        assert!(matches!(put(&engine, b"late").await, Err(Error::Unavailable(_))));
+        Embedded::open(dir.path(), &Settings::default()).await.expect("free");
+    }
+
+    #[tokio::test]
+    async fn replaced_snapshots_let_their_pages_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = Embedded::open_hasty(dir.path(), &Settings::default()).await.expect("an engine");
+        let snapshot = engine.core.shared.latest().expect("a snapshot");
+        assert_eq!(snapshot.get(b"a"), Ok(None));
+        // The thread looks after each group; the second commit's answer comes after the first one's look.
+        put(&engine, b"a").await.expect("committed");
+        put(&engine, b"b").await.expect("committed");
+        assert_eq!(snapshot.get(b"a"), Err(Error::TooOld));
     }
 }

@@ -219,3 +219,14 @@ pub(super) fn storage(error: redb::StorageError) -> Error {
         error => Error::Unavailable(format!("reading the index: {error}")),
     }
 }
+
+/// Makes the directory look as if a newer program had written it.
+#[cfg(test)]
+pub(super) fn overwrite_format(dir: &Path, format: u64) {
+    let (index, _) = Index::open(dir, 1 << 20, Arc::new(|file| Box::new(file))).expect("an index");
+    let written = index.write(|table| {
+        table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?;
+        Ok(())
+    });
+    written.expect("written");
+}
