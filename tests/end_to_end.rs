@@ -4,6 +4,7 @@
 
 mod admin;
 mod deliver;
+mod judge;
 mod limits;
 mod read;
 mod restart;
