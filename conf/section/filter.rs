@@ -11,7 +11,7 @@ use crate::unit::{Size, Span};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
-    /// Filter actors.
+    /// Filter actors; each has one message at a time and mostly waits for DNS.
     pub workers: usize,
     /// Messages waiting for a filter actor; further ones get 451.
     pub waiting_max: usize,
@@ -23,6 +23,8 @@ pub struct Filter {
     pub parse_max: Size,
     /// Octets of message content held by all filter actors together.
     pub memory_max: Size,
+    /// Messages that killed filter actors, remembered so that their repeats are quarantined.
+    pub suspects_max: usize,
     /// Whether SPF is checked (RFC 7208).
     pub spf: bool,
     /// Whether DKIM signatures are verified (RFC 6376).
@@ -50,12 +52,13 @@ pub struct Filter {
 impl Default for Filter {
     fn default() -> Self {
         Self {
-            workers: 4,
+            workers: 64,
             waiting_max: 512,
             wait_max: Span::secs(60),
             stage_timeout: Span::secs(5),
             parse_max: Size::mib(1),
             memory_max: Size::mib(64),
+            suspects_max: 1000,
             spf: true,
             dkim: true,
             dkim_signatures_max: 10,

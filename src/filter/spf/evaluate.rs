@@ -239,9 +239,13 @@ impl Evaluation<'_> {
     }
 }
 
-/// Whether DNS can be asked for a name: labels of 1 to 63 octets, 253 in all (RFC 7208 §4.3).
+/// Whether DNS can be asked for a name: labels of 1 to 63 octets, 253 in all (RFC 7208 §4.3). A local part beyond ASCII,
+/// put there by a macro, matches nothing (RFC 8616 §4).
 fn is_name(name: &str) -> bool {
-    name.len() <= 253 && !name.starts_with('[') && name.split('.').all(|label| (1..=63).contains(&label.len()))
+    name.is_ascii()
+        && name.len() <= 253
+        && !name.starts_with('[')
+        && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 /// RFC 7208 §5.5: the name is the target or below it.
