@@ -151,3 +151,100 @@ impl Authenticator {
 fn shown(name: &str) -> String {
     name.chars().take(100).flat_map(char::escape_debug).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthouse_conf::{Auth, Limits, Settings, Size, Span, Submission};
+    use posthouse_mail::{DomainId, UnixMillis};
+    use posthouse_storage::account::{AccountChange, NewAccount};
+    use posthouse_storage::{Writer, domain, keys};
+
+    struct Setup {
+        _dir: tempfile::TempDir,
+        store: Store,
+        auth: Authenticator,
+        writer: Writer,
+    }
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    /// A store with the account `alice@demo.test`, password `demo`.
+    async fn setup(failures_max: u32) -> Setup {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::open(dir.path(), &Settings::default().storage).await.expect("a store");
+        let limits = Limits { failed_logins_per_hour_max: failures_max, ..Default::default() };
+        let admission = Arc::new(Admission::new(&limits, &Submission::default()));
+        let settings = Auth { memory: Size::kib(64), passes: 1, failure_delay: Span::ms(1), ..Default::default() };
+        let auth = Authenticator::new(store.clone(), admission, &settings);
+        let (id, account, now) = (DomainId::new(1), AccountId::new(1), UnixMillis(1));
+        let domain_fence = store.fence(keys::domain_shard(id));
+        let name = "demo.test".parse().expect("a domain");
+        domain::create(&store, domain_fence, id, &name, now).await.expect("a domain");
+        let writer = Writer { fence: store.fence(keys::account_shard(account)), account, now };
+        let new = NewAccount {
+            address: "alice@demo.test".parse().expect("an address"),
+            password_hash: Some(auth.hash_password(secret("demo")).await.expect("a hash")),
+            quota_max: None,
+            admin: false,
+        };
+        account::create(&store, &writer, domain_fence, &new).await.expect("an account");
+        Setup { _dir: dir, store, auth, writer }
+    }
+
+    impl Setup {
+        async fn check(&self, name: &str, password: &str, expect: Result<(), AuthRefusal>) {
+            let outcome = self.auth.check(name, &secret(password), CLIENT).await;
+            assert_eq!(
+                outcome.map(|login| assert_eq!(login.account, self.writer.account)),
+                expect,
+                "{name} {password}"
+            );
+        }
+
+        async fn change(&self, change: AccountChange) {
+            account::change(&self.store, &self.writer, &change).await.expect("a change");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_right_name_and_password_log_in() {
+        let setup = setup(100).await;
+        setup.check("alice@demo.test", "demo", Ok(())).await;
+        setup.check("Alice@DEMO.test", "demo", Ok(())).await;
+        let wrong = [("alice@demo.test", "Demo"), ("bob@demo.test", "demo"), ("alice", "demo"), ("", "")];
+        for (name, password) in wrong {
+            setup.check(name, password, Err(AuthRefusal::Wrong)).await;
+        }
+        setup.check("alice@demo.test", &"x".repeat(SECRET_MAX + 1), Err(AuthRefusal::Wrong)).await;
+    }
+
+    #[tokio::test]
+    async fn a_new_password_and_a_closed_account_count_at_once() {
+        let setup = setup(100).await;
+        setup.check("alice@demo.test", "demo", Ok(())).await;
+        let hash = setup.auth.hash_password(secret("new")).await.expect("a hash");
+        setup.change(AccountChange { password_hash: Some(hash), ..Default::default() }).await;
+        setup.check("alice@demo.test", "demo", Err(AuthRefusal::Wrong)).await;
+        setup.check("alice@demo.test", "new", Ok(())).await;
+        setup.change(AccountChange { enabled: Some(false), ..Default::default() }).await;
+        setup.check("alice@demo.test", "new", Err(AuthRefusal::Wrong)).await;
+    }
+
+    #[tokio::test]
+    async fn after_too_many_failures_even_the_right_password_is_not_looked_at() {
+        let setup = setup(2).await;
+        setup.check("alice@demo.test", "a", Err(AuthRefusal::Wrong)).await;
+        setup.check("nobody@demo.test", "b", Err(AuthRefusal::Wrong)).await;
+        setup.check("alice@demo.test", "demo", Err(AuthRefusal::Limited)).await;
+    }
+
+    #[test]
+    fn a_name_in_a_log_line_stays_on_its_line() {
+        assert_eq!(shown("a\nlogin account=a1"), "a\\nlogin account=a1");
+    }
+}

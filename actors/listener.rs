@@ -222,3 +222,131 @@ async fn refuse(factory: &dyn SessionFactory, transport: Transport, refusal: Ref
         stream.close(REFUSAL_LIMIT).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{self, Session};
+    use futures_util::FutureExt as _;
+    use posthouse_conf::{Limits, Submission};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+
+    /// Greets, then waits for the drain or, where the factory says so, dies.
+    struct Greeter {
+        accepted: Accepted,
+        drain: Drain,
+        dies: bool,
+    }
+
+    impl Session for Greeter {
+        fn protocol(&self) -> Protocol {
+            Protocol::Pop3
+        }
+
+        async fn run(self) {
+            let Self { accepted, mut drain, dies } = self;
+            let mut stream = LineStream::new(accepted.transport, 10);
+            assert!(!dies, "a bug");
+            stream.write_all(b"hello", REFUSAL_LIMIT).await.expect("a write");
+            drain.wait().await;
+            drop(accepted.guard);
+        }
+    }
+
+    struct Greeters {
+        drain: Drain,
+        dies: bool,
+    }
+
+    impl SessionFactory for Greeters {
+        fn protocol(&self) -> Protocol {
+            Protocol::Pop3
+        }
+
+        fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+            let greeter = Greeter { accepted, drain: self.drain.clone(), dies: self.dies };
+            async move { session::spawn(greeter, supervisor).await.map(drop) }.boxed()
+        }
+
+        fn refusal(&self, why: Refusal) -> Vec<u8> {
+            why.reason().as_bytes().to_vec()
+        }
+    }
+
+    /// A supervisor that lets things be.
+    struct Idle;
+
+    impl Actor for Idle {
+        type Msg = ListenerMsg;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<ListenerMsg>, _: ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    struct Case {
+        address: SocketAddr,
+        admission: Arc<Admission>,
+        switch: tokio::sync::watch::Sender<bool>,
+        ended: tokio::task::JoinHandle<()>,
+    }
+
+    async fn case(dies: bool, change: impl FnOnce(&mut Limits)) -> Case {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        let admission = Arc::new(Admission::new(&limits, &Submission::default()));
+        let (switch, drain) = Drain::channel();
+        let socket = Listener::bind("127.0.0.1:0".parse().expect("an address"), 8).expect("a free port");
+        let address = socket.local_addr();
+        let arguments = ListenerArguments {
+            socket: Arc::new(socket),
+            admission: admission.clone(),
+            factory: Arc::new(Greeters { drain: drain.clone(), dies }),
+            drain,
+            supervise: Supervise::default(),
+        };
+        let (supervisor, _) = Actor::spawn(None, Idle, ()).await.expect("a supervisor");
+        let (_, ended) = start(arguments, supervisor.get_cell()).await.expect("a listener");
+        Case { address, admission, switch, ended }
+    }
+
+    async fn connect(case: &Case) -> (TcpStream, String) {
+        let mut client = TcpStream::connect(case.address).await.expect("a connection");
+        let mut first = [0; 64];
+        let count = client.read(&mut first).await.expect("a greeting");
+        (client, String::from_utf8_lossy(&first[..count]).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_client_over_a_limit_hears_why_and_the_others_stay() {
+        let case = case(false, |limits| limits.connections_per_ip_max = 2).await;
+        let (first, second) = (connect(&case).await, connect(&case).await);
+        assert_eq!((first.1.as_str(), second.1.as_str()), ("hello", "hello"));
+        assert_eq!(connect(&case).await.1, "connections_per_address");
+        assert_eq!(case.admission.connections_open(), 2);
+    }
+
+    #[tokio::test]
+    async fn after_the_drain_the_listener_ends_with_its_last_session() {
+        let case = case(false, |_| {}).await;
+        let _client = connect(&case).await;
+        case.switch.send(true).expect("a listener");
+        case.ended.await.expect("no panic");
+        assert_eq!(case.admission.connections_open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_dies_takes_no_other_and_gives_its_place_back() {
+        let case = case(true, |limits| limits.connections_per_ip_max = 1).await;
+        for _ in 0..3 {
+            // Each finds the only place free again: the session before is dead, the listener alive.
+            while case.admission.connections_open() > 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(connect(&case).await.1, "");
+        }
+    }
+}

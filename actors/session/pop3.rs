@@ -1,0 +1,409 @@
+//! One POP3 connection: carries out what `wire/pop3` decides.
+//!
+//! The dialogue, the open maildrop and a long answer under way are one value, `State`; between two steps of `run` nothing
+//! else is held, so that is where a session is told to go. What touches the store stands in `pop3/maildrops.rs`.
+
+pub mod maildrops;
+mod sending;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use posthouse_conf::Settings;
+use posthouse_filter::rate::{ConnectionGuard, Refusal};
+use posthouse_mail::Uid;
+use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
+use posthouse_obs::emit;
+use posthouse_obs::event::net::HandshakeFailed;
+use posthouse_obs::event::session::{CommandRefused, SessionEnded, SessionStarted};
+use posthouse_wire::pop3::command::LINE_MAX;
+use posthouse_wire::pop3::{Effect, LineLimit, Offer, Response, Server};
+use posthouse_wire::sasl::Credentials;
+use posthouse_wire::smtp::line::{LineCutter, LineFault};
+use ractor::{ActorCell, SpawnErr};
+use tokio::time::Instant;
+
+use crate::auth::AuthRefusal;
+use crate::listener::{Accepted, SessionFactory};
+use crate::session::{self, Drain, Presence, Protocol, Session, Wake, wait_for_input};
+use maildrops::{Maildrops, Opened, Trouble};
+use sending::{Sending, Step};
+
+/// What every POP3 session of a listener shares.
+#[derive(Clone)]
+pub struct Pop3Services<M> {
+    pub maildrops: M,
+    pub protocol: Protocol,
+    pub tls: Option<TlsAcceptor>,
+    pub settings: Arc<Settings>,
+    pub drain: Drain,
+}
+
+impl<M: Maildrops> SessionFactory for Pop3Services<M> {
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+        let session = Pop3Session::new(self.clone(), accepted);
+        async move { session::spawn(session, supervisor).await.map(drop) }.boxed()
+    }
+
+    fn refusal(&self, why: Refusal) -> Vec<u8> {
+        Response::try_later(why.text()).to_wire()
+    }
+}
+
+/// Why a session is over; the words are labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Gone,
+    TimedOut,
+    Drained,
+    TooManyErrors,
+    TlsFailed,
+    /// Another session holds the maildrop now, or the store failed in the middle of an answer.
+    MaildropLost,
+}
+
+impl End {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Gone => "gone",
+            Self::TimedOut => "timed_out",
+            Self::Drained => "drained",
+            Self::TooManyErrors => "errors",
+            Self::TlsFailed => "tls_failed",
+            Self::MaildropLost => "maildrop_lost",
+        }
+    }
+}
+
+/// One connection.
+pub struct Pop3Session<M> {
+    services: Pop3Services<M>,
+    state: State,
+    /// Absent only while a handshake runs.
+    stream: Option<LineStream>,
+    client: IpAddr,
+    presence: Presence,
+    _place: ConnectionGuard,
+}
+
+/// All that the session knows, and all that would move with it.
+struct State {
+    server: Server,
+    cutter: LineCutter,
+    /// Answers that wait until the client has sent all its pipelined commands (RFC 2449 §6.6).
+    output: Vec<u8>,
+    opened: Option<Opened>,
+    sending: Option<Sending>,
+    refused_count: usize,
+    /// Autologout; before the login, the end of the patience with it.
+    deadline: Instant,
+}
+
+impl<M: Maildrops> Session for Pop3Session<M> {
+    fn protocol(&self) -> Protocol {
+        self.services.protocol
+    }
+
+    async fn run(mut self) {
+        let (protocol, client) = (self.services.protocol.as_str(), self.client);
+        emit(SessionStarted { protocol, client });
+        let end = self.converse().await;
+        emit(SessionEnded { protocol, client, reason: end.as_str() });
+        // RFC 1939 §6: whatever ended the session but QUIT, no message is removed; the lock is free again at once.
+        if let Some(opened) = self.state.opened.take() {
+            self.services.maildrops.release(&opened).await;
+        }
+        if let Some(stream) = self.stream.take() {
+            stream.close(self.services.settings.pop3.write_timeout.get()).await;
+        }
+    }
+}
+
+impl<M: Maildrops> Pop3Session<M> {
+    pub fn new(services: Pop3Services<M>, accepted: Accepted) -> Self {
+        let Accepted { transport, guard, .. } = accepted;
+        let pop3 = &services.settings.pop3;
+        // RFC 8314 §3.1, and our own rule: a password in plain text only where nobody else can listen.
+        let implicit_tls = services.protocol.is_implicit_tls();
+        let login = implicit_tls || transport.is_loopback();
+        let offer = Offer { stls: services.tls.is_some() && !implicit_tls, login };
+        let state = State {
+            server: Server::new(offer),
+            cutter: LineCutter::default(),
+            output: Vec::new(),
+            opened: None,
+            sending: None,
+            refused_count: 0,
+            deadline: Instant::now() + pop3.login_timeout.get(),
+        };
+        Self {
+            state,
+            client: transport.peer_ip(),
+            presence: Presence::new(services.protocol, "authorization"),
+            stream: Some(LineStream::new(transport, LINE_MAX)),
+            services,
+            _place: guard,
+        }
+    }
+
+    async fn converse(&mut self) -> End {
+        match self.steps().await {
+            Ok(never) => match never {},
+            Err(end) => {
+                self.farewell(end).await;
+                end
+            }
+        }
+    }
+
+    async fn steps(&mut self) -> Result<Never, End> {
+        if self.services.protocol.is_implicit_tls() {
+            self.start_tls().await?;
+        }
+        self.say(&Response::greeting(&self.services.settings.node.hostname));
+        loop {
+            self.keep_lock().await?;
+            if self.state.sending.is_some() {
+                self.send_on().await?;
+            } else if let Some(line) = self.next_line() {
+                match line {
+                    Ok(line) => self.on_line(&line).await?,
+                    Err(fault) => self.refuse(Response::err(fault.to_string())).await?,
+                }
+            } else {
+                self.flush().await?;
+                self.wait().await?;
+            }
+        }
+    }
+
+    fn next_line(&mut self) -> Option<Result<String, LineFault>> {
+        let stream = self.stream.as_mut()?;
+        let (octets, line) = self.state.cutter.cut(stream.input(), LINE_MAX);
+        stream.consume(octets);
+        line
+    }
+
+    async fn wait(&mut self) -> Result<(), End> {
+        let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
+        let renewal = self.state.opened.as_ref().map(Opened::renew_at);
+        let deadline = renewal.map_or(self.state.deadline, |at| at.min(self.state.deadline));
+        match wait_for_input(stream, deadline, &mut self.services.drain).await {
+            Wake::Input => {
+                if self.state.server.is_open() {
+                    self.state.deadline = Instant::now() + self.services.settings.pop3.idle_timeout.get();
+                }
+                Ok(())
+            }
+            Wake::Draining => Err(End::Drained),
+            // Woken for the lock only.
+            Wake::Lost(NetError::ReadTimeout) if Instant::now() < self.state.deadline => Ok(()),
+            Wake::Lost(NetError::ReadTimeout) => Err(End::TimedOut),
+            Wake::Lost(_) => Err(End::Gone),
+        }
+    }
+
+    async fn on_line(&mut self, line: &str) -> Result<(), End> {
+        match self.state.server.on_line(line) {
+            Effect::Send(octets) => self.state.output.extend_from_slice(&octets),
+            Effect::Refuse(response) => self.refuse(response).await?,
+            Effect::StartTls(response) => {
+                self.say(&response);
+                self.flush().await?;
+                self.start_tls().await?;
+                self.state.server.tls_started();
+                self.state.cutter = LineCutter::default();
+            }
+            Effect::Authenticate(credentials) => self.log_in(credentials).await?,
+            Effect::List(response, listing) => {
+                self.say(&response);
+                self.state.sending = Some(Sending::Listing(listing));
+            }
+            Effect::Retrieve { entry, limit, .. } => self.retrieve(entry.uid, limit).await?,
+            Effect::Commit(uids) => return self.commit(uids).await,
+            Effect::Close(response) => {
+                self.say(&response);
+                return Err(End::Closed);
+            }
+        }
+        if self.state.output.len() >= self.services.settings.pop3.io_buffer.len() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn log_in(&mut self, credentials: Credentials) -> Result<(), End> {
+        match self.services.maildrops.log_in(&credentials, self.client).await {
+            Ok(account) => match self.services.maildrops.open(account).await {
+                Ok((opened, maildrop)) => {
+                    let response = self.state.server.opened(maildrop);
+                    self.say(&response);
+                    self.state.opened = Some(opened);
+                    self.state.deadline = Instant::now() + self.services.settings.pop3.idle_timeout.get();
+                    self.presence.moved("transaction");
+                    Ok(())
+                }
+                Err(trouble) => self.refuse_login(of_trouble(trouble)).await,
+            },
+            Err(refusal) => self.refuse_login(of_refusal(refusal)).await,
+        }
+    }
+
+    async fn refuse_login(&mut self, response: Response) -> Result<(), End> {
+        self.state.server.refused();
+        self.refuse(response).await
+    }
+
+    async fn retrieve(&mut self, uid: Uid, limit: Option<LineLimit>) -> Result<(), End> {
+        let Some(opened) = &self.state.opened else { return Err(End::MaildropLost) };
+        match self.services.maildrops.find(opened, uid).await {
+            Ok(Some(email)) => {
+                self.say(&Response::ok(format!("{} octets", email.size())));
+                self.state.sending = Some(Sending::message(email, limit));
+                Ok(())
+            }
+            // Another protocol removed it in the meantime; RFC 1939 §5 knows no word for that.
+            Ok(None) => self.refuse(Response::err("the message is no longer there")).await,
+            Err(trouble) => self.refuse(of_trouble(trouble)).await,
+        }
+    }
+
+    /// Renders the next piece of a long answer and writes it.
+    async fn send_on(&mut self) -> Result<(), End> {
+        let Some(sending) = self.state.sending.take() else { return Ok(()) };
+        let enough = self.services.settings.pop3.io_buffer.len().max(1);
+        let output = &mut self.state.output;
+        let step = match sending {
+            Sending::Listing(listing) => {
+                let maildrop = self.state.server.maildrop().ok_or(End::MaildropLost)?;
+                listing.render(maildrop, output, enough).map_or(Step::Done, |next| Step::More(Sending::Listing(next)))
+            }
+            Sending::Message(message) => message.step(&self.services.maildrops, output, enough).await,
+        };
+        match step {
+            Step::More(sending) => {
+                self.state.sending = Some(sending);
+                self.flush().await
+            }
+            // Pipelined commands may add to it before it is written.
+            Step::Done => Ok(()),
+            // There is no way to take back a beginning: the client must not see a final dot.
+            Step::Broken => Err(End::MaildropLost),
+        }
+    }
+
+    async fn commit(&mut self, uids: Vec<Uid>) -> Result<(), End> {
+        let Some(opened) = self.state.opened.take() else { return Err(End::MaildropLost) };
+        let response = if uids.is_empty() {
+            Response::ok("goodbye")
+        } else {
+            match self.services.maildrops.remove(&opened, uids).await {
+                Ok(()) => Response::ok("the marked messages are gone, goodbye"),
+                Err(_) => Response::some_not_removed(),
+            }
+        };
+        self.services.maildrops.release(&opened).await;
+        self.say(&response);
+        Err(End::Closed)
+    }
+
+    /// Renews the maildrop's lock when that is due; without it the session must not go on (RFC 1939 §4).
+    async fn keep_lock(&mut self) -> Result<(), End> {
+        let Some(opened) = self.state.opened.as_mut().filter(|opened| opened.renew_at() <= Instant::now()) else {
+            return Ok(());
+        };
+        match self.services.maildrops.renew(opened).await {
+            Ok(()) => Ok(()),
+            Err(Trouble::InUse) => Err(End::MaildropLost),
+            // The store may be back before the lease is over.
+            Err(Trouble::Temporary) if opened.is_held() => Ok(()),
+            Err(Trouble::Temporary) => Err(End::MaildropLost),
+        }
+    }
+
+    async fn start_tls(&mut self) -> Result<(), End> {
+        let (Some(stream), Some(acceptor)) = (self.stream.take(), &self.services.tls) else {
+            return Err(End::TlsFailed);
+        };
+        match stream.starttls(acceptor).await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                Ok(())
+            }
+            Err(error) => {
+                let protocol = self.services.protocol.as_str();
+                emit(HandshakeFailed { protocol, client: self.client, reason: error.to_string() });
+                Err(End::TlsFailed)
+            }
+        }
+    }
+
+    /// Answers with a refusal, and ends the session after too many of them.
+    async fn refuse(&mut self, response: Response) -> Result<(), End> {
+        let protocol = self.services.protocol.as_str();
+        let reply = String::from_utf8_lossy(&response.to_wire()).trim_end().to_owned();
+        emit(CommandRefused { protocol, client: self.client, kind: response.kind(), reply });
+        self.say(&response);
+        self.state.refused_count += 1;
+        if self.state.refused_count >= self.services.settings.pop3.errors_max {
+            return Err(End::TooManyErrors);
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, response: &Response) {
+        self.state.output.extend_from_slice(&response.to_wire());
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let output = std::mem::take(&mut self.state.output);
+        let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
+        match stream.write_all(&output, self.services.settings.pop3.write_timeout.get()).await {
+            Ok(()) => Ok(()),
+            Err(NetError::WriteTimeout) => Err(End::TimedOut),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// The last words, where there are any.
+    async fn farewell(&mut self, end: End) {
+        match end {
+            End::Drained => self.say(&Response::try_later("the server is going down, come back in a moment")),
+            End::TooManyErrors => self.say(&Response::err("too many errors, goodbye")),
+            End::Closed => {}
+            // RFC 1939 §3: the autologout timer ends the connection without an answer. In the middle of an answer
+            // another line would be taken for a part of the message.
+            End::TimedOut | End::Gone | End::TlsFailed | End::MaildropLost => return,
+        }
+        let _ = self.flush().await;
+    }
+}
+
+/// What `steps` returns: it ends by an `End` only.
+enum Never {}
+
+fn of_refusal(refusal: AuthRefusal) -> Response {
+    match refusal {
+        AuthRefusal::Wrong => Response::wrong_credentials(),
+        AuthRefusal::Limited | AuthRefusal::Busy | AuthRefusal::Unavailable => {
+            Response::try_later(&refusal.to_string())
+        }
+    }
+}
+
+fn of_trouble(trouble: Trouble) -> Response {
+    match trouble {
+        Trouble::InUse => Response::in_use(),
+        Trouble::Temporary => Response::temporary(),
+    }
+}

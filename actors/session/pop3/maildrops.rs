@@ -1,0 +1,81 @@
+//! What a POP3 session asks of the node: a login, the lock and the snapshot of an inbox, octets, removal at QUIT.
+//!
+//! A trait, so that the dialogue can be tested against maildrops that fail; the real ones stand in `stored.rs`.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthouse_mail::{AccountId, MailboxId, Uid};
+use posthouse_storage::lock::Holder;
+use posthouse_storage::message::Email;
+use posthouse_wire::pop3::Maildrop;
+use posthouse_wire::sasl::Credentials;
+use tokio::time::Instant;
+
+use crate::auth::AuthRefusal;
+
+/// Why a maildrop cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Another session holds it (RFC 1939 §4).
+    InUse,
+    /// A fault of ours that passes.
+    Temporary,
+}
+
+/// A locked maildrop.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    pub account: AccountId,
+    pub inbox: MailboxId,
+    pub holder: Holder,
+    lease: Duration,
+    held_until: Instant,
+}
+
+impl Opened {
+    pub fn new(account: AccountId, inbox: MailboxId, holder: Holder, lease: Duration) -> Self {
+        Self { account, inbox, holder, lease, held_until: Instant::now() + lease }
+    }
+
+    /// When the lock is to be renewed: with half of its time left.
+    pub fn renew_at(&self) -> Instant {
+        self.held_until.checked_sub(self.lease / 2).unwrap_or(self.held_until)
+    }
+
+    /// Whether the lock still stands, as far as this session can know.
+    pub fn is_held(&self) -> bool {
+        Instant::now() < self.held_until
+    }
+
+    /// Notes a renewal that was asked for at `asked_at`.
+    pub fn renewed(&mut self, asked_at: Instant) {
+        self.held_until = asked_at + self.lease;
+    }
+}
+
+pub trait Maildrops: Clone + Send + Sync + 'static {
+    fn log_in(
+        &self,
+        credentials: &Credentials,
+        client: IpAddr,
+    ) -> impl Future<Output = Result<AccountId, AuthRefusal>> + Send;
+
+    /// Takes the lock and shows what is there.
+    fn open(&self, account: AccountId) -> impl Future<Output = Result<(Opened, Maildrop), Trouble>> + Send;
+
+    fn renew(&self, opened: &mut Opened) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Gives the lock back; where that fails, it ends with its lease.
+    fn release(&self, opened: &Opened) -> impl Future<Output = ()> + Send;
+
+    fn find(&self, opened: &Opened, uid: Uid) -> impl Future<Output = Result<Option<Email>, Trouble>> + Send;
+
+    fn read(&self, email: &Email, range: Range<u64>) -> impl Future<Output = Result<Bytes, Trouble>> + Send;
+
+    /// Removes messages for good; those that are gone already are no failure.
+    fn remove(&self, opened: &Opened, uids: Vec<Uid>) -> impl Future<Output = Result<(), Trouble>> + Send;
+}
