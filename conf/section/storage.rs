@@ -32,6 +32,8 @@ pub struct Storage {
     pub transaction_timeout: Span,
     /// How long tombstones stay in the change log.
     pub change_log_ttl: Span,
+    /// How long the proof of a delivery or change stays; longer than any message waits in spool or queue.
+    pub done_ttl: Span,
     /// Segment files open at once.
     pub open_files_max: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Storage {
             transaction_tries_max: 64,
             transaction_timeout: Span::secs(20),
             change_log_ttl: Span::days(30),
+            done_ttl: Span::days(14),
             open_files_max: 128,
         }
     }

@@ -64,12 +64,7 @@ pub struct AccountChange {
 }
 
 /// Makes an account with its default mailboxes. A repeat with the same id and address changes nothing.
-pub async fn create(
-    store: &Store,
-    writer: &Writer,
-    domain_fence: Fence,
-    new: &NewAccount,
-) -> Result<Account, Error> {
+pub async fn create(store: &Store, writer: &Writer, domain_fence: Fence, new: &NewAccount) -> Result<Account, Error> {
     store.transact(|txn| boxed(create_in(txn, writer, domain_fence, new))).await
 }
 
@@ -85,11 +80,7 @@ async fn create_in(
     }
     check_fence(txn, writer.fence).await?;
     let domain = address::domain_of(txn, &new.address.domain).await?.ok_or(Error::NotFound)?;
-    let row = AddressRow {
-        address: new.address.to_string(),
-        account: Some(writer.account.get()),
-        targets: Vec::new(),
-    };
+    let row = AddressRow { address: new.address.to_string(), account: Some(writer.account.get()), targets: Vec::new() };
     address::claim(txn, domain_fence, domain, &new.address, &row).await?;
     let row = AccountRow {
         address: new.address.to_string(),

@@ -280,8 +280,10 @@ pub(crate) fn folded(address: &Address) -> String {
 }
 
 fn read(row: AddressRow) -> Result<Alias, Error> {
-    let parse = |text: &String| {
-        Address::parse(text).map_err(|_| Error::Corrupt(format!("a row has the address {text:?}")))
-    };
+    let parse =
+        |text: &String| Address::parse(text).map_err(|_| Error::Corrupt(format!("a row has the address {text:?}")));
     Ok(Alias { address: parse(&row.address)?, targets: row.targets.iter().map(parse).collect::<Result<_, Error>>()? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,12 +45,7 @@ pub struct Changes {
 }
 
 /// Changes after a ModSeq, from at most `limit` transactions. `None`: the log does not reach back so far, read everything.
-pub async fn since(
-    store: &Store,
-    account: AccountId,
-    since: ModSeq,
-    limit: usize,
-) -> Result<Option<Changes>, Error> {
+pub async fn since(store: &Store, account: AccountId, since: ModSeq, limit: usize) -> Result<Option<Changes>, Error> {
     let mut txn = store.snapshot();
     let row = codec::get::<AccountRow>(&mut txn, &keys::account(account)).await?.ok_or(Error::NotFound)?;
     if since.get() < row.change_floor {
@@ -84,12 +79,7 @@ pub async fn sweep(store: &Store, writer: &Writer, before: UnixMillis, limit: us
     writer.run(store, |txn| boxed(sweep_in(txn, writer, before, limit))).await
 }
 
-async fn sweep_in(
-    txn: &mut Transaction<'_>,
-    writer: &Writer,
-    before: UnixMillis,
-    limit: usize,
-) -> Result<bool, Error> {
+async fn sweep_in(txn: &mut Transaction<'_>, writer: &Writer, before: UnixMillis, limit: usize) -> Result<bool, Error> {
     let mut account = AccountState::open_any(txn, writer).await?;
     let (rows, more) = codec::scan::<ChangeRow>(txn, &keys::changes(account.id), limit).await?;
     let expired = rows.iter().take_while(|(_, row)| row.at < before.0).count();

@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
+use crate::engine::{Page, RangeRequest};
 use crate::error::Error;
 use crate::keys::{self, Key, KeyRange};
-use crate::engine::{Page, RangeRequest};
 use crate::transaction::Transaction;
 
 /// Octets of a value that stay in one row.
@@ -60,7 +60,9 @@ pub async fn decode<R: Record>(txn: &mut Transaction<'_>, key: &[u8], value: &[u
             }
             parse(key, &whole)
         }
-        [version, ..] if *version > VERSION => Err(Error::NewerFormat { found: u64::from(*version), known: u64::from(VERSION) }),
+        [version, ..] if *version > VERSION => {
+            Err(Error::NewerFormat { found: u64::from(*version), known: u64::from(VERSION) })
+        }
         _ => Err(damaged(key)),
     }
 }
@@ -114,7 +116,11 @@ fn parse<R: Record>(key: &[u8], body: &[u8]) -> Result<R, Error> {
 }
 
 fn too_large(what: &'static str, size: usize) -> Error {
-    Error::TooLarge { what, size: u64::try_from(size).unwrap_or(u64::MAX), max: u64::try_from(SPLIT_AT).unwrap_or(u64::MAX) }
+    Error::TooLarge {
+        what,
+        size: u64::try_from(size).unwrap_or(u64::MAX),
+        max: u64::try_from(SPLIT_AT).unwrap_or(u64::MAX),
+    }
 }
 
 fn damaged(key: &[u8]) -> Error {
@@ -154,4 +160,64 @@ pub async fn scan_all<R: Record>(txn: &mut Transaction<'_>, range: &KeyRange) ->
 /// Whether a range has a row at all.
 pub async fn any(txn: &mut Transaction<'_>, range: &KeyRange) -> Result<bool, Error> {
     Ok(!page(txn, range, 1).await?.rows.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+    use crate::record::{AddressRow, MailboxRow};
+    use crate::writer::boxed;
+
+    fn long(octets: usize) -> AddressRow {
+        AddressRow { targets: vec!["x".repeat(octets)], ..AddressRow::default() }
+    }
+
+    async fn write(fixture: &Fixture, key: &Key, row: &AddressRow) {
+        fixture.store.transact(|txn| boxed(async move { put(txn, key, row) })).await.expect("it is written");
+    }
+
+    async fn pieces(fixture: &Fixture, key: &Key) -> usize {
+        page(&mut fixture.store.snapshot(), &keys::chunks(key), 100).await.expect("it is read").rows.len()
+    }
+
+    #[tokio::test]
+    async fn a_long_value_is_split_and_its_old_pieces_are_cleared() {
+        let fixture = Fixture::new().await;
+        let key = &keys::address(crate::fixture::DOMAIN, "list");
+        for (octets, expect) in [(10, 0), (SPLIT_AT * 5 / 2, 3), (SPLIT_AT * 3 / 2, 2), (20, 0)] {
+            write(&fixture, key, &long(octets)).await;
+            let read = get::<AddressRow>(&mut fixture.store.snapshot(), key).await;
+            assert_eq!((read, pieces(&fixture, key).await), (Ok(Some(long(octets))), expect), "{octets}");
+        }
+        write(&fixture, key, &long(SPLIT_AT * 2)).await;
+        let removed = fixture.store.transact(|txn| {
+            boxed(async move {
+                remove::<AddressRow>(txn, key);
+                Ok(())
+            })
+        });
+        removed.await.expect("it is removed");
+        assert_eq!(pieces(&fixture, key).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_never_split_is_refused_when_it_is_long() {
+        let fixture = Fixture::new().await;
+        let key = &keys::mailbox(crate::fixture::ALICE, posthouse_mail::MailboxId::new(77));
+        let row = &MailboxRow { name: "x".repeat(SPLIT_AT), ..MailboxRow::default() };
+        let written = fixture.store.transact(|txn| boxed(async move { insert(txn, key, row) })).await;
+        assert!(matches!(written, Err(Error::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn damaged_and_newer_rows_are_told_apart() {
+        let fixture = Fixture::new().await;
+        let mut txn = fixture.store.snapshot();
+        let newer = decode::<MailboxRow>(&mut txn, b"k", &[9, 0]).await;
+        assert_eq!(newer, Err(Error::NewerFormat { found: 9, known: 1 }));
+        for value in [&[][..], &[1], &[1, 2], &[1, 0, 0xff], &[1, 1, 0, 0, 0, 1], &[0, 0]] {
+            assert!(matches!(decode::<MailboxRow>(&mut txn, b"k", value).await, Err(Error::Corrupt(_))), "{value:?}");
+        }
+    }
 }

@@ -149,7 +149,7 @@ pub async fn add_dkim_key(store: &Store, fence: Fence, id: DomainId, key: &DkimK
 
 async fn add_dkim_key_in(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, key: &DkimKey) -> Result<(), Error> {
     own(txn, fence, id).await?;
-    alive(txn, id).await?;
+    let domain = alive(txn, id).await?;
     let place = keys::dkim_key(id, key.selector.as_str());
     let row = DkimKeyRow {
         selector: key.selector.to_string(),
@@ -164,7 +164,10 @@ async fn add_dkim_key_in(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, 
         // A repeat after an unknown outcome finds its own row.
         Some(existing) if existing == row => Ok(()),
         Some(_) => Err(Error::Exists),
-        None => codec::insert(txn, &place, &row),
+        None => {
+            touch(txn, id, &domain)?;
+            codec::insert(txn, &place, &row)
+        }
     }
 }
 
@@ -186,10 +189,17 @@ async fn remove_dkim_key_in(
     selector: &Domain,
 ) -> Result<(), Error> {
     own(txn, fence, id).await?;
+    let domain = alive(txn, id).await?;
+    touch(txn, id, &domain)?;
     let key = keys::dkim_key(id, selector.as_str());
     codec::get::<DkimKeyRow>(txn, &key).await?.ok_or(Error::NotFound)?;
     codec::remove::<DkimKeyRow>(txn, &key);
     Ok(())
+}
+
+/// Writes the domain's row as it is, so that whoever watches it hears of its keys too.
+fn touch(txn: &mut Transaction<'_>, id: DomainId, row: &DomainRow) -> Result<(), Error> {
+    codec::put(txn, &keys::domain(id), row)
 }
 
 /// Every write to a domain's rows is under the fence of its own shard.
@@ -216,7 +226,8 @@ pub async fn has_dkim_key(store: &Store, id: DomainId) -> Result<bool, Error> {
 
 fn read(id: DomainId, row: &DomainRow) -> Result<LocalDomain, Error> {
     let damaged = |_| Error::Corrupt(format!("domain {id} has an unreadable name"));
-    let catch_all = if row.catch_all.is_empty() { None } else { Some(Address::parse(&row.catch_all).map_err(damaged)?) };
+    let catch_all =
+        if row.catch_all.is_empty() { None } else { Some(Address::parse(&row.catch_all).map_err(damaged)?) };
     Ok(LocalDomain {
         id,
         name: Domain::parse(&row.name).map_err(damaged)?,
@@ -231,7 +242,8 @@ fn read_key(row: DkimKeyRow) -> Result<DkimKey, Error> {
         2 => DkimAlgorithm::Ed25519,
         _ => return Err(Error::Corrupt("a signing key has an unknown algorithm".to_owned())),
     };
-    let selector = Domain::parse(&row.selector).map_err(|_| Error::Corrupt("a signing key has no selector".to_owned()))?;
+    let selector =
+        Domain::parse(&row.selector).map_err(|_| Error::Corrupt("a signing key has no selector".to_owned()))?;
     let private_key = Secret::new(row.private_key);
     Ok(DkimKey { selector, algorithm, private_key, created_at: UnixMillis(row.created_at) })
 }

@@ -5,7 +5,9 @@
 //! owner; *commutative* rows are moved by atomic operations. Parts keep their order: integers are big-endian, text is
 //! closed by a zero octet with zeros inside escaped, so that a key sorts as the tuple of its parts does.
 
-use posthouse_mail::{AccountId, BlobId, Domain, DomainId, EmailId, IngestId, MailboxId, ModSeq, ThreadId, Uid, UnixMillis};
+use posthouse_mail::{
+    AccountId, BlobId, Domain, DomainId, EmailId, IngestId, MailboxId, ModSeq, ThreadId, Uid, UnixMillis,
+};
 
 use crate::blob::segment::SegmentNumber;
 use crate::shard::ShardId;
@@ -75,7 +77,7 @@ subspaces! {
 
     Counter = 0x60, Commutative;  // name -> count
     QueueCount = 0x61, Commutative; // destination -> number of work rows
-    Segment = 0x61, Commutative;  // segment file -> octets of live frames
+    Segment = 0x62, Commutative;  // segment file -> octets of live frames
 }
 
 /// First octet of every owned key; the shard follows.
@@ -100,19 +102,24 @@ pub enum BlobOwner {
     Queue(IngestId),
 }
 
+/// The kinds of entities under which shards are found; fixed for ever, as they decide where rows lie.
+pub const ACCOUNT_KIND: &str = "mailbox";
+pub const DOMAIN_KIND: &str = "domain";
+pub const QUEUE_KIND: &str = "queue";
+
 /// The shard of an account: all its rows and its mailbox actor live there.
 pub fn account_shard(account: AccountId) -> ShardId {
-    ShardId::of("account", &account.get().to_be_bytes())
+    ShardId::of(ACCOUNT_KIND, &account.get().to_be_bytes())
 }
 
 /// The shard of a local domain: its settings, keys and addresses.
 pub fn domain_shard(domain: DomainId) -> ShardId {
-    ShardId::of("domain", &domain.get().to_be_bytes())
+    ShardId::of(DOMAIN_KIND, &domain.get().to_be_bytes())
 }
 
 /// The shard of a destination's queue.
 pub fn queue_shard(destination: &Domain) -> ShardId {
-    ShardId::of("queue", destination.as_str().as_bytes())
+    ShardId::of(QUEUE_KIND, destination.as_str().as_bytes())
 }
 
 /// The shard whose owner finishes a spooled message.
@@ -131,6 +138,10 @@ pub fn shard_rows(shard: ShardId) -> KeyRange {
 // Rows of an account.
 pub fn account(account: AccountId) -> Key {
     of_account(account, Subspace::Account)
+}
+/// The accounts of a shard.
+pub fn accounts_in(shard: ShardId) -> KeyRange {
+    Key::owned(shard, Subspace::Account).children()
 }
 pub fn credential(account: AccountId) -> Key {
     of_account(account, Subspace::Credential)
@@ -217,8 +228,18 @@ pub fn lock(account: AccountId) -> Key {
 pub fn account_rows(account: AccountId) -> Vec<KeyRange> {
     use Subspace as S;
     let all = [
-        S::Account, S::Credential, S::Mailbox, S::MailboxName, S::Subscription, S::Email, S::Membership, S::Thread,
-        S::ThreadIndex, S::Change, S::Done, S::Lock,
+        S::Account,
+        S::Credential,
+        S::Mailbox,
+        S::MailboxName,
+        S::Subscription,
+        S::Email,
+        S::Membership,
+        S::Thread,
+        S::ThreadIndex,
+        S::Change,
+        S::Done,
+        S::Lock,
     ];
     all.into_iter().map(|subspace| of_account(account, subspace).children()).collect()
 }
@@ -359,9 +380,7 @@ pub fn chunks_within(range: &KeyRange) -> KeyRange {
 
 fn chunk_prefix(key: &[u8]) -> Key {
     match key {
-        [OWNED, high, low, rest @ ..] => {
-            Key(vec![OWNED, *high, *low, Subspace::OwnedChunk.byte()]).text(rest)
-        }
+        [OWNED, high, low, rest @ ..] => Key(vec![OWNED, *high, *low, Subspace::OwnedChunk.byte()]).text(rest),
         _ => Key::open(Subspace::InsertedChunk).text(key),
     }
 }
@@ -509,7 +528,8 @@ impl<'a> KeyParts<'a> {
         let id = self.u128()?;
         match self.take::<1>()? {
             [1] => {
-                let [account, email] = [id >> 64, id & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0));
+                let [account, email] =
+                    [id >> 64, id & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0));
                 Some(BlobOwner::Email { account: AccountId::new(account), email: EmailId::new(email) })
             }
             [2] => Some(BlobOwner::Spool(IngestId::new(id))),

@@ -4,11 +4,14 @@ pub mod account;
 pub mod address;
 pub mod blob;
 pub mod change_log;
+pub mod check;
 mod codec;
 mod done;
 pub mod domain;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod keys;
 pub mod lock;
 pub mod mailbox;

@@ -26,10 +26,9 @@ async fn take_in(
 ) -> Result<(), Error> {
     AccountState::open(txn, writer).await?;
     let key = keys::lock(writer.account);
-    if let Some(row) = codec::get::<LockRow>(txn, &key).await? {
-        if row.holder != holder && row.expires_at > writer.now.0 {
-            return Err(Error::Busy);
-        }
+    let held = codec::get::<LockRow>(txn, &key).await?;
+    if held.is_some_and(|row| row.holder != holder && row.expires_at > writer.now.0) {
+        return Err(Error::Busy);
     }
     codec::put(txn, &key, &LockRow { holder: holder.to_vec(), expires_at: expires_at.0 })
 }
@@ -46,4 +45,26 @@ async fn release_in(txn: &mut Transaction<'_>, writer: &Writer, holder: Holder) 
         codec::remove::<LockRow>(txn, &key);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{ALICE, Fixture, NOW, writer};
+
+    #[tokio::test]
+    async fn rfc1939_4_one_session_holds_the_maildrop() {
+        let fixture = Fixture::new().await;
+        let (one, two) = ([1; 16], [2; 16]);
+        let until = UnixMillis(NOW.0 + 1000);
+        take(&fixture.store, &writer(ALICE), one, until).await.expect("it is free");
+        assert_eq!(take(&fixture.store, &writer(ALICE), two, until).await, Err(Error::Busy));
+        take(&fixture.store, &writer(ALICE), one, until).await.expect("its holder renews it");
+        release(&fixture.store, &writer(ALICE), two).await.expect("nothing happens");
+        assert_eq!(take(&fixture.store, &writer(ALICE), two, until).await, Err(Error::Busy));
+        let late = Writer { now: until, ..writer(ALICE) };
+        take(&fixture.store, &late, two, UnixMillis(until.0 + 1)).await.expect("its holder let it run out");
+        release(&fixture.store, &late, two).await.expect("it is its holder");
+        take(&fixture.store, &writer(ALICE), one, until).await.expect("it is free");
+    }
 }

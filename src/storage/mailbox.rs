@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 use posthouse_mail::{AccountId, IngestId, MailboxId, ModSeq, SpecialUse, Uid, UidValidity};
 
-pub use change::{create, delete, rename, set_subscribed};
 pub(crate) use change::{NewRow, create_row};
+pub use change::{create, delete, rename, set_subscribed};
 pub use name::{SEPARATOR, canonical};
 pub use sweep::sweep;
 
@@ -164,10 +164,7 @@ async fn one(
 }
 
 /// Rows of mailboxes that are not deleted.
-pub(crate) async fn rows(
-    txn: &mut Transaction<'_>,
-    account: AccountId,
-) -> Result<Vec<(MailboxId, MailboxRow)>, Error> {
+pub(crate) async fn rows(txn: &mut Transaction<'_>, account: AccountId) -> Result<Vec<(MailboxId, MailboxRow)>, Error> {
     let rows = codec::scan_all::<MailboxRow>(txn, &keys::mailboxes(account)).await?;
     let alive = rows.into_iter().filter(|(_, row)| row.deleted_at.is_none());
     alive.map(|(key, row)| Ok((id_of(&key)?, row))).collect()
@@ -240,3 +237,6 @@ pub(crate) fn role_number(role: SpecialUse) -> u32 {
 pub(crate) fn role_of(number: u32) -> Option<SpecialUse> {
     SpecialUse::DEFAULTS.into_iter().map(|(role, _)| role).find(|role| role_number(*role) == number)
 }
+
+#[cfg(test)]
+mod tests;

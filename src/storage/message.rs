@@ -5,7 +5,6 @@
 //! writes is one transaction or a row of them by chunks, carries a request id that makes a repeat harmless, and is called
 //! by the account's mailbox actor only.
 
-
 pub mod append;
 pub mod copy;
 pub mod expunge;
@@ -19,7 +18,6 @@ use posthouse_mail::{
     AccountId, BlobId, EmailId, FlagSet, IngestId, MailboxId, ModSeq, SpecialUse, ThreadId, Uid, UidValidity,
     UnixMillis,
 };
-
 
 pub use append::append;
 pub use copy::{copy, move_to};
@@ -292,16 +290,4 @@ pub(crate) mod flag_bits {
 }
 
 #[cfg(test)]
-mod tests {
-    use posthouse_mail::{Flag, FlagSet};
-
-    use super::flag_bits;
-
-    #[test]
-    fn flags_are_read_back_from_their_row() {
-        let flags: FlagSet = ["\\Seen", "\\Deleted", "$Forwarded"].iter().filter_map(|text| Flag::parse(text)).collect();
-        let (bits, keywords) = flag_bits::write(&flags);
-        assert_eq!((bits, keywords.len()), (flag_bits::SEEN | flag_bits::DELETED, 1));
-        assert_eq!(flag_bits::read(bits, &keywords), flags);
-    }
-}
+mod tests;

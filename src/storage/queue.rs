@@ -161,7 +161,9 @@ pub async fn destinations(store: &Store) -> Result<Vec<(Domain, UnixMillis)>, Er
         let page = codec::page(&mut txn, &range, 500).await?;
         for (key, _) in &page.rows {
             let text = KeyParts::of(key).text_after(keys::OPEN_WIDTH).unwrap_or_default();
-            let Some(domain) = String::from_utf8(text).ok().and_then(|text| Domain::parse(&text).ok()) else { continue };
+            let Some(domain) = String::from_utf8(text).ok().and_then(|text| Domain::parse(&text).ok()) else {
+                continue;
+            };
             if let Some(due) = next_due_in(&mut txn, &domain).await? {
                 found.push((domain, due));
             }
@@ -290,3 +292,6 @@ pub(crate) fn work_place(key: &[u8]) -> Result<(UnixMillis, IngestId), Error> {
 fn domain(text: &str) -> Result<Domain, Error> {
     Domain::parse(text).map_err(|_| Error::Corrupt(format!("a queue row has the destination {text:?}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ pub mod transport;
 
 pub use account::{AccountRow, AddressRow, CredentialRow, DkimKeyRow, DomainRow, LockRow, PendingCopy, RoleMailbox};
 pub use mailbox::{ChangeRow, MailboxChange, MailboxRow, UidRange};
-pub use message::{DoneRow, EmailRow, EmailMailbox, MembershipRow};
+pub use message::{DoneRow, EmailMailbox, EmailRow, MembershipRow};
 pub use transport::{
-    DestinationRow, OutcomeRow, QueueMessageRow, QueueWorkRow, RecipientRow, SpoolRow, SpoolRecipientRow,
+    DestinationRow, OutcomeRow, QueueMessageRow, QueueWorkRow, RecipientRow, SpoolRecipientRow, SpoolRow,
 };

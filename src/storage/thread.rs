@@ -46,9 +46,9 @@ pub(crate) fn enter(
 ) -> Result<(), Error> {
     let row = IdRow { id: thread.get() };
     codec::insert(txn, &keys::thread_email(account.id, thread, email), &row)?;
-    hashes(structure).into_iter().try_for_each(|hash| {
-        codec::insert(txn, &keys::thread_index(account.id, hash, email), &row)
-    })
+    hashes(structure)
+        .into_iter()
+        .try_for_each(|hash| codec::insert(txn, &keys::thread_index(account.id, hash, email), &row))
 }
 
 /// Takes an email out of its thread.

@@ -113,7 +113,8 @@ impl AccountState {
             return Ok(modseq);
         }
         // RFC 7162 §7: 63 bits.
-        let next = self.row.modseq.checked_add(1).filter(|next| *next < 1 << 63).ok_or(Error::Limit { what: "changes" })?;
+        let next =
+            self.row.modseq.checked_add(1).filter(|next| *next < 1 << 63).ok_or(Error::Limit { what: "changes" })?;
         self.touch().modseq = next;
         let modseq = message::modseq(next)?;
         self.modseq = Some(modseq);
@@ -171,7 +172,12 @@ impl AccountState {
     }
 
     /// Notes that a message's flags went from one row to another.
-    pub fn reflag(&mut self, id: MailboxId, uid: Uid, (old, new): (&MembershipRow, &MembershipRow)) -> Result<(), Error> {
+    pub fn reflag(
+        &mut self,
+        id: MailboxId,
+        uid: Uid,
+        (old, new): (&MembershipRow, &MembershipRow),
+    ) -> Result<(), Error> {
         let touched = self.touched(id)?;
         count(&mut touched.row, old, Sign::Minus)?;
         count(&mut touched.row, new, Sign::Plus)?;
@@ -325,7 +331,9 @@ pub(crate) fn ranges(uids: &[u32]) -> Vec<UidRange> {
 }
 
 /// A closure's future, boxed: what `Store::transact` wants.
-pub(crate) fn boxed<'t, T>(future: impl Future<Output = Result<T, Error>> + Send + 't) -> BoxFuture<'t, Result<T, Error>> {
+pub(crate) fn boxed<'t, T>(
+    future: impl Future<Output = Result<T, Error>> + Send + 't,
+) -> BoxFuture<'t, Result<T, Error>> {
     future.boxed()
 }
 

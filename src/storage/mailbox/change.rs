@@ -60,12 +60,7 @@ pub async fn delete(store: &Store, writer: &Writer, request: &Delete) -> Result<
 }
 
 /// Adds a path to the subscriptions or removes it; the mailbox need not exist (RFC 9051 §6.3.7).
-pub async fn set_subscribed(
-    store: &Store,
-    writer: &Writer,
-    path: &str,
-    subscribed: bool,
-) -> Result<(), Error> {
+pub async fn set_subscribed(store: &Store, writer: &Writer, path: &str, subscribed: bool) -> Result<(), Error> {
     let path = canonical(path).ok_or(Error::Invalid("a mailbox cannot have this name"))?;
     // A bound on what stands in a key.
     if path.len() > SUBSCRIPTION_MAX {

@@ -52,7 +52,11 @@ pub(crate) async fn append_in(txn: &mut Transaction<'_>, writer: &Writer, batch:
     Ok(results)
 }
 
-async fn store_one(txn: &mut Transaction<'_>, account: &mut AccountState, item: &Append) -> Result<StoredMessage, Error> {
+async fn store_one(
+    txn: &mut Transaction<'_>,
+    account: &mut AccountState,
+    item: &Append,
+) -> Result<StoredMessage, Error> {
     // Nothing may be touched before all that can refuse this item has been asked.
     if item.quota == QuotaRule::Enforce && !account.has_room(item.size()) {
         return Err(Error::OverQuota);
@@ -92,7 +96,9 @@ async fn find_target(
 ) -> Result<(MailboxId, UidValidity), Error> {
     let id = match target {
         Target::Mailbox(id) => id,
-        Target::Role(role) => with_role(account, role).or_else(|| with_role(account, SpecialUse::Inbox)).ok_or(Error::NotFound)?,
+        Target::Role(role) => {
+            with_role(account, role).or_else(|| with_role(account, SpecialUse::Inbox)).ok_or(Error::NotFound)?
+        }
     };
     let row = account.mailbox(txn, id).await?;
     if row.uid_next == u32::MAX {

@@ -45,11 +45,9 @@ pub async fn move_to(store: &Store, writer: &Writer, request: &Copy) -> Result<C
         let part = writer.run(store, |txn| boxed(move_chunk(txn, writer, request, (item, uids)))).await?;
         all = Some(match all {
             None => part,
-            Some(before) => Copied {
-                uids: [before.uids, part.uids].concat(),
-                modseq: part.modseq.or(before.modseq),
-                ..before
-            },
+            Some(before) => {
+                Copied { uids: [before.uids, part.uids].concat(), modseq: part.modseq.or(before.modseq), ..before }
+            }
         });
     }
     all.ok_or(Error::NotFound)
@@ -138,7 +136,8 @@ async fn stage_chunk(
     (written, chunk): (u32, &[Uid]),
 ) -> Result<Vec<(Uid, Uid)>, Error> {
     let mut account = AccountState::open_any(txn, writer).await?;
-    let fresh = PendingCopy { request: request_octets(request), target: request.target.get(), ..PendingCopy::default() };
+    let fresh =
+        PendingCopy { request: request_octets(request), target: request.target.get(), ..PendingCopy::default() };
     let mut pending = match account.row.pending_copy.take() {
         Some(pending) if pending.request == fresh.request => pending,
         None if written == 0 && account.row.deleted_at.is_none() => {
@@ -314,4 +313,10 @@ fn earlier(done: &DoneRow) -> Result<Copied, Error> {
         uids: pairs.map(|(from, to)| Ok((super::uid(*from)?, super::uid(*to)?))).collect::<Result<_, Error>>()?,
         modseq: ModSeq::new(done.modseq),
     })
+}
+
+#[cfg(test)]
+pub(crate) async fn test_stage(store: &Store, writer: &Writer, request: &Copy, count: usize) -> Result<(), Error> {
+    let chunk = &request.uids[..count];
+    writer.run(store, |txn| boxed(stage_chunk(txn, writer, request, (0, chunk)))).await.map(|_| ())
 }

@@ -47,10 +47,8 @@ pub(crate) async fn page_of(
     };
     let range = keys::memberships_between(account, mailbox, from, end);
     let (found, more) = codec::scan::<MembershipRow>(txn, &range, limit).await?;
-    let messages = found
-        .iter()
-        .map(|(key, row)| Membership::from_row(uid_of(key)?, row))
-        .collect::<Result<Vec<_>, Error>>()?;
+    let messages =
+        found.iter().map(|(key, row)| Membership::from_row(uid_of(key)?, row)).collect::<Result<Vec<_>, Error>>()?;
     let next = if more { messages.last().and_then(|last| last.uid.next()) } else { None };
     Ok(MembershipPage { messages, next })
 }
