@@ -11,11 +11,12 @@ pub(super) mod receiving;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
-use posthouse_filter::rate::ConnectionGuard;
+use posthouse_filter::rate::{ConnectionGuard, Refusal};
 use posthouse_mail::stage::Origin;
 use posthouse_mail::{Envelope, ForwardPath, IngestId, Reply, ReversePath};
-use posthouse_net::{Error as NetError, LineStream, TlsAcceptor, Transport};
+use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
 use posthouse_obs::emit;
 use posthouse_obs::event::session::{
     CommandRefused, MessageAbandoned, MessageBegun, MessageReceived, SessionEnded, SessionStarted,
@@ -24,12 +25,14 @@ use posthouse_wire::smtp::data::DataLimits;
 use posthouse_wire::smtp::line::{LineCutter, LineFault};
 use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::server::{Effect, Flavour, Policy, SmtpSession as Dialogue};
+use ractor::{ActorCell, SpawnErr};
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::listener::{Accepted, SessionFactory};
 use crate::session::smtp::desk::Desk;
 use crate::session::smtp::intake::{Completion, Intake, Purpose, Taken};
-use crate::session::{Drain, Presence, Protocol, Session, Wake, submission, wait_for_input};
+use crate::session::{self, Drain, Presence, Protocol, Session, Wake, submission, wait_for_input};
 
 /// What every SMTP session of a listener shares.
 #[derive(Clone)]
@@ -46,6 +49,21 @@ impl<D: Desk> SmtpServices<D> {
     pub fn new(desk: D, protocol: Protocol, tls: Option<TlsAcceptor>, settings: Arc<Settings>, drain: Drain) -> Self {
         let policy = Arc::new(policy(&settings, flavour(protocol), tls.is_some()));
         Self { desk, protocol, tls, settings, policy, drain }
+    }
+}
+
+impl<D: Desk> SessionFactory for SmtpServices<D> {
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+        let session = SmtpSession::new(self.clone(), accepted);
+        Box::pin(async move { session::spawn(session, supervisor).await.map(drop) })
+    }
+
+    fn refusal(&self, why: Refusal) -> Vec<u8> {
+        reply::connection_refused(why.text()).to_wire().into_bytes()
     }
 }
 
@@ -114,7 +132,8 @@ pub struct SmtpSession<D> {
     /// TLS version and suite, for the Received field.
     tls: Option<String>,
     presence: Presence,
-    _place: Option<ConnectionGuard>,
+    /// The connection's place among those counted.
+    _guard: ConnectionGuard,
 }
 
 impl<D: Desk> Session for SmtpSession<D> {
@@ -140,8 +159,9 @@ impl<D: Desk> Session for SmtpSession<D> {
 enum Never {}
 
 impl<D: Desk> SmtpSession<D> {
-    /// A session on a fresh connection; `place` is its place among the connections counted.
-    pub fn new(services: SmtpServices<D>, transport: Transport, place: Option<ConnectionGuard>, exempt: bool) -> Self {
+    /// A session on a fresh connection.
+    pub fn new(services: SmtpServices<D>, accepted: Accepted) -> Self {
+        let Accepted { transport, exempt, guard, .. } = accepted;
         let client = transport.peer_ip();
         let implicit_tls = services.protocol.is_implicit_tls();
         let smtp = &services.settings.smtp;
@@ -156,7 +176,7 @@ impl<D: Desk> SmtpSession<D> {
             transaction_deadline: None,
             tls: None,
             presence: Presence::new(services.protocol, "hello"),
-            _place: place,
+            _guard: guard,
             services,
         }
     }

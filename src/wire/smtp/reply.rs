@@ -72,8 +72,8 @@ pub fn credentials_invalid() -> Reply {
 }
 
 /// RFC 4954 §6.
-pub fn authentication_unavailable() -> Reply {
-    Reply::new(454, (4, 7, 0), "cannot check passwords now, try again later")
+pub fn authentication_unavailable(why: &str) -> Reply {
+    Reply::new(454, (4, 7, 0), why)
 }
 
 /// RFC 3207 §4.
@@ -183,9 +183,9 @@ pub fn going_away(hostname: &str) -> Reply {
     Reply::new(421, (4, 3, 2), format!("{hostname} is going down for maintenance"))
 }
 
-/// Too many connections, or too fast; the client may try again later.
-pub fn too_busy() -> Reply {
-    Reply::new(421, (4, 7, 0), "too many connections, try again later")
+/// Not admitted, for now: too many connections, or too fast.
+pub fn connection_refused(why: &str) -> Reply {
+    Reply::new(421, (4, 7, 0), why)
 }
 
 /// RFC 5321 §4.3.1: the client must wait for the greeting.

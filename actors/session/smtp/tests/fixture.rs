@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use posthouse_conf::{Settings, Span};
+use posthouse_filter::rate::Admission;
 use posthouse_mail::stage::{BodyRef, ReceivedMessage, SignedMessage, VettedMessage};
 use posthouse_mail::{AccountId, Action, Address, ForwardPath, Reply, Verdict};
 use posthouse_net::tls::Connector;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::listener::Accepted;
 use crate::session::smtp::desk::{Desk, Route};
 use crate::session::smtp::{SmtpServices, SmtpSession};
 use crate::session::{Drain, Protocol, Session};
@@ -183,9 +185,17 @@ impl Fixture {
         let (switch, drain) = Drain::channel();
         let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 4).expect("a free port");
         let plain = connect(listener.local_addr(), SOON).await.expect("a connection");
-        let accepted = listener.accept().await;
+        let transport = listener.accept().await;
+        let admission = Admission::new(&settings.limits, &settings.submission);
+        let accepted = Accepted {
+            peer: transport.peer_addr(),
+            local: transport.local_addr(),
+            guard: admission.connect(transport.peer_ip()).expect("room"),
+            transport,
+            exempt,
+        };
         let services = SmtpServices::new(desk.clone(), protocol, Some(tls), Arc::new(settings), drain);
-        let session = tokio::spawn(SmtpSession::new(services, accepted, None, exempt).run());
+        let session = tokio::spawn(SmtpSession::new(services, accepted).run());
         let mut fixture = Self { desk, client: Some(LineStream::new(plain, 1 << 20)), session, switch, _dir: dir };
         if protocol.is_implicit_tls() {
             fixture.start_tls().await;
