@@ -27,7 +27,7 @@ impl Default for Tls {
             certificate: PathBuf::new(),
             private_key: PathBuf::new(),
             handshake_timeout: Span::secs(10),
-            handshakes_max: 256,
+            handshakes_max: 1024,
         }
     }
 }

@@ -17,7 +17,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::{TlsStream, client, server};
+use tokio_rustls::{LazyConfigAcceptor, TlsStream, client, server};
 
 use crate::error::{Error, of_stream};
 use crate::transport::Transport;
@@ -102,13 +102,15 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Runs one handshake; the wait for a free place counts into its time.
+    /// Runs one handshake; the wait for a free place counts into its time. A connection takes its place only when its
+    /// ClientHello is there, so that silent ones keep nobody out.
     pub(crate) async fn accept(&self, stream: TcpStream) -> Result<server::TlsStream<TcpStream>, Error> {
         let deadline = Instant::now() + self.shared.handshake_timeout;
         let work = async {
+            let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
             let _place = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
             let config = self.shared.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-            tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+            hello.into_stream(config).await
         };
         timeout_at(deadline, work).await.map_err(|_| Error::HandshakeTimeout)?.map_err(handshake_error)
     }
@@ -313,10 +315,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_client_ends_at_the_handshake_timeout() {
-        let mut setup = setup(posthouse_conf::Span::ms(20));
+        let setup = setup(posthouse_conf::Span::ms(20));
         let _client = connect(setup.listener.local_addr(), SOON).await.expect("a connection");
         let plain = setup.listener.accept().await;
         assert!(matches!(plain.starttls(&setup.acceptor).await, Err(Error::HandshakeTimeout)));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tls_is_refused_at_once() {
+        let setup = setup(posthouse_conf::Span::secs(10));
+        let client = connect(setup.listener.local_addr(), SOON).await.expect("a connection");
+        let mut client = LineStream::new(client, 100);
+        client.write_all(b"EHLO plain.test\r\n", SOON).await.expect("a write");
+        let plain = setup.listener.accept().await;
+        assert!(matches!(plain.starttls(&setup.acceptor).await, Err(Error::Handshake(_))));
     }
 
     #[tokio::test]
