@@ -8,4 +8,5 @@ mod judge;
 mod limits;
 mod read;
 mod restart;
+mod search;
 mod send;

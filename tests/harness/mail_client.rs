@@ -155,6 +155,30 @@ impl Imap {
         whole
     }
 
+    /// Appends a text as it stands.
+    pub fn append(&mut self, mailbox: &str, flags: &str, date: &str, text: &str) {
+        self.client.send(&format!("append APPEND {mailbox} ({flags}) \"{date}\" {{{}}}", text.len()));
+        let line = self.client.line();
+        assert!(line.starts_with('+'), "{line}");
+        self.client.send(text);
+        let mut line = self.client.line();
+        while !line.starts_with("append ") {
+            line = self.client.line();
+        }
+        assert!(line.starts_with("append OK"), "{line}");
+    }
+
+    /// The numbers that a SEARCH finds; a key outside ASCII goes as a literal.
+    pub fn search(&mut self, command: &str) -> String {
+        let command = command.split(' ').map(|word| match word.is_ascii() {
+            true => word.to_owned(),
+            false => format!("{{{}+}}\r\n{word}", word.len()),
+        });
+        let lines = self.expect(&command.collect::<Vec<_>>().join(" "));
+        let found = lines.iter().find_map(|line| line.strip_prefix("* SEARCH"));
+        found.unwrap_or_else(|| panic!("no SEARCH response: {lines:?}")).trim().to_owned()
+    }
+
     /// Selects a mailbox and counts its messages.
     pub fn select(&mut self, mailbox: &str) -> u32 {
         let lines = self.expect(&format!("SELECT {mailbox}"));
