@@ -10,3 +10,4 @@ mod read;
 mod restart;
 mod search;
 mod send;
+mod site;
