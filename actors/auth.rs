@@ -111,6 +111,11 @@ impl Authenticator {
         self.shared.pool.hash(password).await
     }
 
+    /// Drops what is remembered of an account. A changed password needs no such call; a changed account may.
+    pub fn forget(&self, account: AccountId) {
+        self.shared.successes.forget(account);
+    }
+
     async fn verify(&self, name: &str, password: &Secret<String>) -> Result<Option<Login>, AuthRefusal> {
         let Shared { pool, successes, .. } = self.shared.as_ref();
         if password.reveal().len() > SECRET_MAX || name.len() > SECRET_MAX {
@@ -128,7 +133,7 @@ impl Authenticator {
         }
         let right = pool.verify(password.clone(), hash).await?;
         if right {
-            successes.remember(digest, Instant::now());
+            successes.remember(login.account, digest, Instant::now());
         }
         Ok(right.then_some(login))
     }

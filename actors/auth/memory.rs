@@ -18,8 +18,8 @@ pub(super) struct Successes {
 
 #[derive(Default)]
 struct Entries {
-    /// Until when a digest counts.
-    until: HashMap<Digest, Instant>,
+    /// Whose password, and until when it counts.
+    known: HashMap<Digest, (AccountId, Instant)>,
     /// In the order of their ends.
     order: VecDeque<(Digest, Instant)>,
 }
@@ -40,10 +40,10 @@ impl Successes {
     }
 
     pub(super) fn contains(&self, digest: &Digest, now: Instant) -> bool {
-        self.entries().until.get(digest).is_some_and(|until| now < *until)
+        self.entries().known.get(digest).is_some_and(|(_, until)| now < *until)
     }
 
-    pub(super) fn remember(&self, digest: Digest, now: Instant) {
+    pub(super) fn remember(&self, account: AccountId, digest: Digest, now: Instant) {
         if self.entries_max == 0 {
             return;
         }
@@ -54,13 +54,18 @@ impl Successes {
             }
             entries.order.pop_front();
             // A digest that was renewed since stands further back, with a later end.
-            if entries.until.get(&oldest) == Some(&until) {
-                entries.until.remove(&oldest);
+            if entries.known.get(&oldest).is_some_and(|(_, end)| *end == until) {
+                entries.known.remove(&oldest);
             }
         }
         let until = now + self.ttl;
-        entries.until.insert(digest, until);
+        entries.known.insert(digest, (account, until));
         entries.order.push_back((digest, until));
+    }
+
+    /// Drops all of an account.
+    pub(super) fn forget(&self, account: AccountId) {
+        self.entries().known.retain(|_, (whose, _)| *whose != account);
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
@@ -73,6 +78,7 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_secs(60);
+    const ALICE: AccountId = AccountId::new(1);
 
     fn secret(text: &str) -> Secret<String> {
         Secret::new(text.to_owned())
@@ -95,14 +101,24 @@ mod tests {
         let successes = Successes::new(TTL, 2);
         let start = Instant::now();
         let at = |secs| start + Duration::from_secs(secs);
-        successes.remember([1; 32], at(0));
-        successes.remember([2; 32], at(1));
+        successes.remember(ALICE, [1; 32], at(0));
+        successes.remember(ALICE, [2; 32], at(1));
         assert!(successes.contains(&[1; 32], at(59)) && !successes.contains(&[1; 32], at(60)));
-        successes.remember([3; 32], at(2));
+        successes.remember(ALICE, [3; 32], at(2));
         assert!(!successes.contains(&[1; 32], at(2)) && successes.contains(&[2; 32], at(2)));
-        successes.remember([2; 32], at(3));
-        successes.remember([4; 32], at(4));
+        successes.remember(ALICE, [2; 32], at(3));
+        successes.remember(ALICE, [4; 32], at(4));
         assert!(successes.contains(&[2; 32], at(62)) && successes.contains(&[4; 32], at(62)));
-        assert!(successes.entries().order.len() <= 2 && successes.entries().until.len() <= 2);
+        assert!(successes.entries().order.len() <= 2 && successes.entries().known.len() <= 2);
+    }
+
+    #[test]
+    fn an_account_can_be_forgotten() {
+        let successes = Successes::new(TTL, 10);
+        let now = Instant::now();
+        successes.remember(ALICE, [1; 32], now);
+        successes.remember(AccountId::new(2), [2; 32], now);
+        successes.forget(ALICE);
+        assert!(!successes.contains(&[1; 32], now) && successes.contains(&[2; 32], now));
     }
 }
