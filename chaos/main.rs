@@ -1,2 +1,56 @@
-//! The hostile world: faults, workloads, oracles and load against the built program.
-fn main() {}
+//! The hostile world: faults, workloads, oracles and load against the built program and its store.
+//!
+//! A scenario prints the seed that it ran with; the same seed draws the same workload and the same moments for its faults.
+
+mod bench;
+mod oracle;
+mod scenario;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "posthouse-chaos", about = "Faults, workloads and load against Posthouse")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Kill a process that writes to a store, again and again, and prove that nothing acknowledged is lost
+    StoreKill(scenario::store_kill::Args),
+    /// The load that store-kill runs in a child process
+    #[command(hide = true)]
+    StoreLoad(scenario::store_load::Args),
+    /// Deliveries per second of the store alone, beside the disk's own limit and Maildir files
+    StoreBench(bench::store::Args),
+    /// Messages per second over SMTP, beside Postfix with Dovecot
+    SmtpBench(bench::smtp::SmtpBenchArgs),
+    /// Memory of the server under long bodies, idle and busy connections
+    Memory(bench::memory::MemoryArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::StoreKill(arguments) => scenario::store_kill::run(&arguments),
+        Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
+        Command::StoreBench(arguments) => bench::store::run(&arguments),
+        Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
+        Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a program that waits on many things at once.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}

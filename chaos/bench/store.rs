@@ -58,12 +58,20 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
         None => builder.tempdir()?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    println!("bodies of {} octets, {} ms a run; per second, and milliseconds at the median and the 99th percentile", arguments.size, arguments.millis);
+    println!(
+        "bodies of {} octets, {} ms a run; per second, and milliseconds at the median and the 99th percentile",
+        arguments.size, arguments.millis
+    );
     println!("{:<28} {:>8} {:>10} {:>8} {:>8}", "what", "callers", "per second", "p50", "p99");
     let life = Duration::from_millis(arguments.millis);
     report("append + fdatasync, one file", 1, &raw_syncs(lab.path(), arguments.size, life)?, life);
     for callers in &arguments.callers {
-        report("maildir files", *callers, &maildir(&lab.path().join(format!("maildir{callers}")), *callers, arguments)?, life);
+        report(
+            "maildir files",
+            *callers,
+            &maildir(&lab.path().join(format!("maildir{callers}")), *callers, arguments)?,
+            life,
+        );
     }
     let bench = runtime.block_on(Bench::open(lab.path(), arguments))?;
     let bench: &'static Bench = Box::leak(Box::new(bench));
@@ -161,7 +169,7 @@ impl Bench {
             target: Target::Mailbox(inbox),
             flags: FlagSet::new(),
             received_at: now(),
-            prefix: bytes_of("Received: from load by bench; Thu, 1 Jan 1970 00:00:00 +0000\r\n"),
+            prefix: b"Received: from load by bench; Thu, 1 Jan 1970 00:00:00 +0000\r\n".as_slice().into(),
             body: AppendBody::Staged(staged),
             structure: MessageStructure::default(),
             quota: QuotaRule::Enforce,
@@ -170,7 +178,7 @@ impl Bench {
 
     /// Every caller delivers into accounts that nobody else uses meanwhile.
     async fn distinct(&'static self, callers: usize) -> Vec<Duration> {
-        self.drive(callers, |caller, random| {
+        self.drive(callers, move |caller, random| {
             let mine = self.inboxes.len() / callers;
             let place = caller * mine + random.random_range(0..mine);
             let (account, inbox) = self.inboxes[place];
@@ -199,7 +207,7 @@ impl Bench {
             }
         });
         let times = self
-            .drive(callers, |_, random| {
+            .drive(callers, move |_, random| {
                 let mut random = StdRng::from_rng(random);
                 let sender = sender.clone();
                 async move {
@@ -210,7 +218,6 @@ impl Bench {
                 }
             })
             .await;
-        drop(sender);
         owner.await.expect("the owner lives");
         times
     }
@@ -243,8 +250,4 @@ impl Bench {
         }
         all
     }
-}
-
-fn bytes_of<T: for<'a> From<&'a [u8]>>(text: &str) -> T {
-    T::from(text.as_bytes())
 }

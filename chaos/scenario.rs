@@ -1,0 +1,4 @@
+//! One scenario a file: a workload, the faults that meet it, and what must hold afterwards.
+
+pub mod store_kill;
+pub mod store_load;

@@ -1,0 +1,176 @@
+//! Kill -9 against the store: a child writes, the parent kills it at a random moment, opens what is left and compares it with
+//! what the child had acknowledged.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use posthouse_mail::{AccountId, MailboxId, Uid};
+use posthouse_storage::{Store, message};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::store_load::{ACCOUNTS, make_accounts, now, settings};
+use crate::oracle::{Ledger, Standing};
+use crate::workload;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kills.
+    #[arg(long, default_value_t = 50)]
+    rounds: u32,
+    /// Repeats a run; drawn and printed when absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A few rounds, for CI.
+    #[arg(long)]
+    short: bool,
+    /// Where the store lies; a temporary directory by default.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// How long a child may take to open the store.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Messages read at once while verifying.
+const PAGE: usize = 500;
+
+pub fn run(arguments: &Args) -> anyhow::Result<()> {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let rounds = if arguments.short { 8 } else { arguments.rounds };
+    println!("store-kill: seed {seed}, {rounds} rounds");
+    let temporary = tempfile::Builder::new().prefix("posthouse-store-kill").tempdir()?;
+    let dir = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut ledger = Ledger::default();
+    let mut verified = HashMap::new();
+    for round in 0..rounds {
+        // From the first octets that a start writes to a second of full load.
+        let life = Duration::from_millis(random.random_range(0..1000));
+        run_child(&dir, (seed, round), life, &mut ledger)?;
+        let is_last = round + 1 == rounds;
+        if is_last {
+            verified.clear();
+        }
+        let found =
+            runtime.block_on(read_all(&dir, &mut verified)).with_context(|| format!("round {round}, seed {seed}"))?;
+        let violations = ledger.judge(&found);
+        for violation in &violations {
+            println!("round {round}: {violation}");
+        }
+        ensure!(violations.is_empty(), "{} violations in round {round}, seed {seed}", violations.len());
+        if round % 10 == 9 && !is_last {
+            println!("round {}: {:?}", round + 1, ledger.counts());
+        }
+    }
+    let counts = ledger.counts();
+    println!(
+        "store-kill: {rounds} kills, {} tried, {} acknowledged, {} unanswered, {} removed; lost 0, doubled 0, damaged 0; seed {seed}",
+        counts.tried, counts.acknowledged, counts.unanswered, counts.removed
+    );
+    Ok(())
+}
+
+/// Starts a child, lets it work, kills it, and notes all that it said.
+fn run_child(dir: &Path, (seed, round): (u64, u32), life: Duration, ledger: &mut Ledger) -> anyhow::Result<()> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("store-load")
+        .args(["--seed", &seed.to_string(), "--round", &round.to_string(), "--dir"])
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().context("the child's output is piped")?;
+    let (sender, lines) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        while output.read_line(&mut line).is_ok_and(|octets| octets > 0) {
+            // Cut short by the kill: not said.
+            if line.ends_with('\n') && sender.send((Instant::now(), line.trim_end().to_owned())).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    // Some children die while they open the store, the others `life` after they are ready.
+    if life > Duration::from_millis(50) {
+        lines.recv_timeout(START_MAX).ok().context("the child did not start")?;
+    }
+    std::thread::sleep(life);
+    child.kill()?;
+    child.wait()?;
+    reader.join().map_err(|_| anyhow::anyhow!("the reader of the child's output ended early"))?;
+    for (_, line) in lines {
+        note(&line, ledger)?;
+    }
+    Ok(())
+}
+
+fn note(line: &str, ledger: &mut Ledger) -> anyhow::Result<()> {
+    match line.split_once(' ') {
+        Some(("try", name)) => ledger.note(name, Standing::Tried),
+        Some(("ack", name)) => ledger.note(name, Standing::Acknowledged),
+        Some(("cut", name)) => ledger.note(name, Standing::Leaving),
+        Some(("gone", name)) => ledger.note(name, Standing::Gone),
+        Some(("fail", reason)) => bail!("the load failed by itself: {reason}"),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Names that were verified before, by their place.
+type Verified = HashMap<(AccountId, Uid), String>;
+
+/// Opens the store and reads every message; one that was read in an earlier round is only looked up.
+async fn read_all(dir: &Path, verified: &mut Verified) -> anyhow::Result<HashMap<String, usize>> {
+    let store = Store::open(dir, &settings()).await?;
+    let mut found = HashMap::new();
+    for (account, inbox) in make_accounts(&store, ACCOUNTS).await? {
+        for name in read_mailbox(&store, (account, inbox), verified).await? {
+            *found.entry(name).or_default() += 1;
+        }
+    }
+    // What nobody holds is freed, as a running server would.
+    store.sweep(now()).await?;
+    store.close().await?;
+    Ok(found)
+}
+
+async fn read_mailbox(
+    store: &Store,
+    (account, inbox): (AccountId, MailboxId),
+    verified: &mut Verified,
+) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut next = Some(Uid::FIRST);
+    while let Some(from) = next {
+        let page = message::memberships(store, account, inbox, from, PAGE).await?;
+        for member in &page.messages {
+            if let Some(name) = verified.get(&(account, member.uid)) {
+                names.push(name.clone());
+                continue;
+            }
+            let email = message::email(store, account, member.email).await?;
+            let email =
+                email.with_context(|| format!("half there: {account} has Uid {} without its email", member.uid))?;
+            let raw = message::body(store, &email).await?;
+            ensure!(
+                raw.len() as u64 == member.size,
+                "{account} Uid {}: {} octets, not {}",
+                member.uid,
+                raw.len(),
+                member.size
+            );
+            let name =
+                workload::verify(&raw).map_err(|reason| anyhow::anyhow!("{account} Uid {}: {reason}", member.uid))?;
+            verified.insert((account, member.uid), name.clone());
+            names.push(name);
+        }
+        next = page.next;
+    }
+    Ok(names)
+}

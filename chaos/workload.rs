@@ -1,0 +1,83 @@
+//! Messages that prove themselves: a try names itself in `X-Try`, a body carries its own sum.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// The header field that names a try.
+pub const TRY_FIELD: &str = "X-Try: ";
+const SUM_FIELD: &str = "X-Sum: ";
+
+const WORDS: [&str; 16] = [
+    "letter", "coach", "horse", "stable", "road", "inn", "seal", "paper", "lantern", "river", "bridge", "winter",
+    "news", "answer", "harbour", "tomorrow",
+];
+
+/// Lines of words, so that it compresses as mail does; `size` octets or a few more.
+fn text(random: &mut StdRng, size: usize) -> String {
+    let mut text = String::with_capacity(size + 80);
+    while text.len() < size {
+        let line_end = text.len() + random.random_range(30..70);
+        while text.len() < line_end {
+            text.push_str(WORDS[random.random_range(0..WORDS.len())]);
+            text.push(' ');
+            // Some noise, as encoded attachments have.
+            if random.random_ratio(1, 4) {
+                text.push_str(&format!("{:x} ", random.random::<u64>()));
+            }
+        }
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// A message body, header fields included, whose sum stands in it.
+pub fn body(random: &mut StdRng, size: usize) -> Vec<u8> {
+    let text = text(random, size.saturating_sub(120));
+    format!("From: load@example.org\r\nSubject: chaos\r\n{SUM_FIELD}{:016x}\r\n\r\n{text}", sum(text.as_bytes()))
+        .into_bytes()
+}
+
+/// Sizes of mail: mostly small, some large, a few over several frames.
+pub fn size(random: &mut StdRng) -> usize {
+    match random.random_range(0..20) {
+        0..12 => random.random_range(300..8_000),
+        12..18 => random.random_range(8_000..60_000),
+        _ => random.random_range(60_000..400_000),
+    }
+}
+
+/// The name of a message's try, its sum checked.
+pub fn verify(message: &[u8]) -> Result<String, &'static str> {
+    let end = message.windows(4).position(|octets| octets == b"\r\n\r\n").ok_or("no end of the header")?;
+    let header = std::str::from_utf8(&message[..end]).map_err(|_| "the header is no text")?;
+    let field = |name: &str| header.split("\r\n").find_map(|line| line.strip_prefix(name));
+    let name = field(TRY_FIELD).ok_or("no try is named")?;
+    let expected = field(SUM_FIELD).ok_or("no sum")?;
+    let found = sum(&message[end + 4..]);
+    if format!("{found:016x}") == expected { Ok(name.to_owned()) } else { Err("the sum is wrong") }
+}
+
+/// FNV-1a: enough to find a body that is not the one that was sent.
+fn sum(octets: &[u8]) -> u64 {
+    octets.iter().fold(0xcbf2_9ce4_8422_2325, |sum, octet| (sum ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn a_message_proves_itself() {
+        let mut random = StdRng::seed_from_u64(1);
+        let body = body(&mut random, 5000);
+        assert!((4500..6000).contains(&body.len()));
+        let mut message = [format!("{TRY_FIELD}r1-7\r\n").as_bytes(), &body].concat();
+        assert_eq!(verify(&message).as_deref(), Ok("r1-7"));
+        message[3000] ^= 1;
+        assert_eq!(verify(&message), Err("the sum is wrong"));
+        assert_eq!(verify(&message[..2000]), Err("the sum is wrong"));
+        assert_eq!(verify(&body), Err("no try is named"));
+    }
+}
