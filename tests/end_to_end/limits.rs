@@ -25,6 +25,49 @@ fn too_many_connections_from_one_address_get_421() {
 }
 
 #[test]
+fn connecting_too_fast_is_refused_in_the_words_of_each_protocol() {
+    let demo = strict(&[("POSTHOUSE_LIMITS__CONNECTS_PER_MINUTE_MAX", "2")]);
+    let _allowed = (Smtp::connect(&demo), Smtp::connect(&demo));
+    for (port, refusal) in
+        [(Port::Smtp, "421 "), (Port::Submission, "421 "), (Port::Imap, "* BYE "), (Port::Pop3, "-ERR [SYS/TEMP] ")]
+    {
+        let mut refused = Client::connect(demo.port(port));
+        let line = refused.line();
+        assert!(line.starts_with(refusal), "{line}");
+        assert!(refused.is_closed());
+    }
+    // Where TLS comes first, the client could not read a word.
+    assert!(Client::connect(demo.port(Port::Pop3s)).is_closed());
+}
+
+#[test]
+fn guesses_at_one_account_close_it_for_a_while_in_every_protocol() {
+    let demo = strict(&[
+        ("POSTHOUSE_LIMITS__FAILED_LOGINS_PER_ACCOUNT_PER_HOUR_MAX", "2"),
+        ("POSTHOUSE_AUTH__FAILURE_DELAY", "10ms"),
+    ]);
+    let login = |user: &str, password: &str| {
+        let mut pop3 = Client::connect(demo.port(Port::Pop3));
+        pop3.line();
+        pop3.send(&format!("USER {user}"));
+        pop3.line();
+        pop3.send(&format!("PASS {password}"));
+        pop3.line()
+    };
+    for _ in 0..2 {
+        assert!(login("alice@demo.test", "guess").starts_with("-ERR [AUTH] "));
+    }
+    let line = login("alice@demo.test", "demo");
+    assert!(line.starts_with("-ERR [SYS/TEMP] "), "{line}");
+    assert!(login("bob@demo.test", "demo").starts_with("+OK"));
+    let mut imap = Client::connect_tls(demo.port(Port::Imaps), &demo.authority());
+    imap.line();
+    imap.send("a LOGIN alice@demo.test demo");
+    let line = imap.line();
+    assert!(line.starts_with("a NO"), "{line}");
+}
+
+#[test]
 fn too_many_messages_a_minute_get_450() {
     let demo = strict(&[("POSTHOUSE_LIMITS__MESSAGES_PER_MINUTE_MAX", "3")]);
     let mut smtp = Smtp::connect(&demo);
