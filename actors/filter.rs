@@ -9,7 +9,7 @@
 //! On failure: a worker that panics is replaced at once and counts against nobody's restarts; the pool itself failing ends
 //! the node.   Standards: RFC 5321 §4.2.1 for the refusals.
 
-mod body;
+pub(crate) mod body;
 mod suspects;
 mod worker;
 
@@ -88,10 +88,11 @@ impl Filters {
         parent: ActorCell,
     ) -> Result<Self, SpawnErr> {
         let tools = Arc::new(Tools::new(store, pipeline, authserv_id, settings));
+        let workers = settings.workers.max(1);
         let discard = DiscardSettings::Static { limit: settings.waiting_max, mode: DiscardMode::Newest };
         let arguments = FactoryArguments::builder()
-            .worker_builder(Box::new(Workers(tools)))
-            .num_initial_workers(settings.workers.max(1))
+            .worker_builder(Box::new(Workers::new(tools, workers)))
+            .num_initial_workers(workers)
             .router(QueuerRouting::default())
             .queue(DefaultQueue::default())
             .discard_settings(discard)

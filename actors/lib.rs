@@ -19,6 +19,7 @@
 pub mod admission;
 pub mod auth;
 pub mod clock;
+pub mod domain;
 pub mod filter;
 pub mod listener;
 pub mod session;

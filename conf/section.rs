@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod cluster;
 pub mod dkim;
+pub mod domain;
 pub mod filter;
 pub mod http;
 pub mod imap;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use auth::Auth;
 pub use cluster::Cluster;
 pub use dkim::Dkim;
+pub use domain::Domain;
 pub use filter::Filter;
 pub use http::Http;
 pub use imap::Imap;
@@ -62,6 +64,7 @@ pub struct Settings {
     pub mailbox: Mailbox,
     pub queue: Queue,
     pub resolver: Resolver,
+    pub domain: Domain,
     pub dkim: Dkim,
     pub filter: Filter,
     pub supervise: Supervise,

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use posthouse_filter::{Content, ContentBudget, Context, Pipeline, Progress, headers};
 use posthouse_mail::Action;
 use posthouse_mail::stage::{ReceivedMessage, VettedMessage};
+use posthouse_obs::emit;
+use posthouse_obs::event::actor::ActorRestarted;
 use posthouse_storage::Store;
 use ractor::factory::{FactoryMessage, Job, Worker, WorkerBuilder, WorkerId};
 use ractor::{ActorProcessingErr, ActorRef};
@@ -66,11 +68,29 @@ impl Tools {
 }
 
 /// Makes workers, the first ones and those that take the place of the dead.
-pub(super) struct Workers(pub Arc<Tools>);
+pub(super) struct Workers {
+    tools: Arc<Tools>,
+    /// Workers that were never made yet.
+    first: usize,
+}
+
+impl Workers {
+    pub fn new(tools: Arc<Tools>, count: usize) -> Self {
+        Self { tools, first: count }
+    }
+}
 
 impl WorkerBuilder<FilterWorker, ()> for Workers {
-    fn build(&mut self, _worker: WorkerId) -> (FilterWorker, ()) {
-        (FilterWorker(self.0.clone()), ())
+    fn build(&mut self, worker: WorkerId) -> (FilterWorker, ()) {
+        match self.first.checked_sub(1) {
+            Some(left) => self.first = left,
+            None => emit(ActorRestarted {
+                kind: "filter",
+                entity: worker.to_string(),
+                reason: "a message made it panic".to_owned(),
+            }),
+        }
+        (FilterWorker(self.tools.clone()), ())
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Complaint;
+use crate::unit::Span;
 
 /// Signing of outgoing mail (RFC 6376). Keys are rows of their domain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +13,10 @@ pub struct Dkim {
     pub sign: bool,
     /// Size of new RSA keys (RFC 8301 §3.2).
     pub rsa_bits: u16,
+    /// How long after its making a further key begins to sign: time to publish its record. A domain's first keys sign at once.
+    pub activation_delay: Span,
+    /// Domains whose keys stay read in memory.
+    pub signers_max: usize,
     /// Fields that are signed; From is signed once more than it stands there, so that none can be added.
     pub headers: Vec<String>,
 }
@@ -21,6 +26,8 @@ impl Default for Dkim {
         Self {
             sign: true,
             rsa_bits: 2048,
+            activation_delay: Span::days(2),
+            signers_max: 1000,
             headers: [
                 "From",
                 "To",
