@@ -46,40 +46,49 @@ impl Stuffer {
     }
 
     /// Appends the stuffed form of `chunk`. Returns false when no more chunks are wanted.
-    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> bool {
-        for byte in chunk {
-            if self.limit.as_ref().is_some_and(LineLimit::is_reached) {
-                return false;
+    pub fn push(&mut self, mut chunk: &[u8], out: &mut Vec<u8>) -> bool {
+        while !chunk.is_empty() && !self.is_limit_reached() {
+            let end = memchr::memchr(b'\n', chunk);
+            let (text, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
+            self.push_text(text, out);
+            chunk = rest.strip_prefix(b"\n").unwrap_or(rest);
+            if end.is_some() {
+                self.end_line(out);
             }
-            self.push_byte(*byte, out);
         }
-        !self.limit.as_ref().is_some_and(LineLimit::is_reached)
+        !self.is_limit_reached()
     }
 
-    fn push_byte(&mut self, byte: u8, out: &mut Vec<u8>) {
-        if byte == b'\n' {
-            if !self.after_cr {
-                out.push(b'\r');
-            }
-            out.push(b'\n');
-            self.at_line_start = true;
-            self.after_cr = false;
-            if let Some(limit) = &mut self.limit {
-                limit.end_line();
-            }
+    fn is_limit_reached(&self) -> bool {
+        self.limit.as_ref().is_some_and(LineLimit::is_reached)
+    }
+
+    /// A line, or a piece of one, without its LF.
+    fn push_text(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        let (Some(first), Some(last)) = (text.first(), text.last()) else {
             return;
-        }
+        };
         // RFC 1939 §3: byte-stuffing.
-        if self.at_line_start && byte == b'.' {
+        if self.at_line_start && *first == b'.' {
             out.push(b'.');
         }
-        out.push(byte);
+        out.extend_from_slice(text);
         self.at_line_start = false;
-        self.after_cr = byte == b'\r';
-        if let Some(limit) = &mut self.limit
-            && byte != b'\r'
-        {
-            limit.line_is_empty = false;
+        self.after_cr = *last == b'\r';
+        if let Some(limit) = &mut self.limit {
+            limit.line_is_empty &= text.iter().all(|byte| *byte == b'\r');
+        }
+    }
+
+    fn end_line(&mut self, out: &mut Vec<u8>) {
+        if !self.after_cr {
+            out.push(b'\r');
+        }
+        out.push(b'\n');
+        self.at_line_start = true;
+        self.after_cr = false;
+        if let Some(limit) = &mut self.limit {
+            limit.end_line();
         }
     }
 
