@@ -3,7 +3,9 @@
 //! Apart from `wire/mime`, which reads the looser dates of message headers.
 
 use jiff::Timestamp;
-use jiff::civil::{Date, DateTime};
+pub use jiff::civil::Date;
+
+use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use posthouse_mail::UnixMillis;
 

@@ -1,0 +1,333 @@
+//! The loop of an IMAP session: frames in, answers out, and the table from command to the file that carries it out.
+
+use std::sync::Arc;
+
+use posthouse_conf::Settings;
+use posthouse_mail::AccountId;
+use posthouse_net::{LineStream, TlsAcceptor};
+use posthouse_obs::emit;
+use posthouse_obs::event::session::{AnswerBroken, CommandRefused};
+use posthouse_wire::imap::capability::capabilities;
+use posthouse_wire::imap::command::search::Search;
+use posthouse_wire::imap::command::{ParseLimits, Unreadable};
+use posthouse_wire::imap::response::mailbox::put_namespace;
+use posthouse_wire::imap::response::status::{Code, Condition, Status, put_continuation};
+use posthouse_wire::imap::seq_view::Permit;
+use posthouse_wire::imap::state::{Refusal, Situation, check};
+use posthouse_wire::imap::{
+    Command, Frame, FrameError, FrameLimits, FrameReader, NumberKind, ParseError, State, Tag, parse,
+};
+use tokio::time::Instant;
+
+use super::answer::{Outcome, Stop};
+use super::desk::Desk;
+use super::state::{Phase, Selected, SessionState};
+use crate::session::{Drain, Presence, Protocol, Wake, wait_for_input};
+
+/// Room in the input buffer beside the longest line: one read of the stream.
+const READ_ROOM: usize = 16 * 1024;
+
+/// A session at work.
+pub struct Dialogue<D> {
+    pub desk: D,
+    pub settings: Arc<Settings>,
+    pub tls: Option<TlsAcceptor>,
+    pub stream: LineStream,
+    /// Answers that are not yet sent.
+    pub out: Vec<u8>,
+    pub reader: FrameReader,
+    pub state: SessionState,
+    pub drain: Drain,
+    protocol: Protocol,
+    presence: Presence,
+    login_by: Instant,
+}
+
+impl<D: Desk> Dialogue<D> {
+    pub fn new(desk: D, settings: Arc<Settings>, tls: Option<TlsAcceptor>, drain: Drain, link: Link) -> Self {
+        let imap = &settings.imap;
+        let limits = FrameLimits {
+            line_max: imap.line_max.len(),
+            literal_max: imap.literal_max.get(),
+            literals_total_max: imap.literals_total_max.get(),
+            append_max: imap.append_max.get(),
+        };
+        let state = SessionState::default();
+        Self {
+            desk,
+            tls,
+            stream: LineStream::new(link.transport, limits.line_max.saturating_add(READ_ROOM)),
+            out: Vec::new(),
+            reader: FrameReader::new(limits),
+            drain,
+            protocol: link.protocol,
+            presence: Presence::new(link.protocol, state.word()),
+            state,
+            login_by: Instant::now() + imap.login_timeout.get(),
+            settings,
+        }
+    }
+
+    /// Greets and serves until the session is over; says why.
+    pub async fn run(mut self) -> &'static str {
+        let greeting = Status::ok(format!("{} is ready", self.settings.node.hostname));
+        greeting.code(self.capability_code()).put(&mut self.out, None);
+        loop {
+            let stop = match self.serve().await {
+                Ok(never) => match never {},
+                Err(stop) => stop,
+            };
+            if !matches!(stop, Stop::StartTls) {
+                return self.end(stop).await;
+            }
+            match self.start_tls().await {
+                Ok(secured) => self = secured,
+                Err(_) => return "handshake",
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> Outcome<std::convert::Infallible> {
+        loop {
+            let frame = self.next_frame().await?;
+            match frame {
+                Frame::Command(text) => self.on_command(&text).await?,
+                Frame::Append(_, head) => self.on_append(head).await?,
+                Frame::Refused(text, error) => self.on_refused(&text, error)?,
+                Frame::Continue => put_continuation(&mut self.out, "go ahead"),
+                Frame::Broken(error) => return Err(Stop::Flooded(error)),
+                // Lines and messages are read by the commands that ask for them.
+                Frame::NeedInput | Frame::Line(_) | Frame::MessageChunk(_) | Frame::MessageEnd { .. } => {}
+            }
+            self.presence.moved(self.state.word());
+            self.flush_if_full().await?;
+        }
+    }
+
+    /// The next frame, once there is one; everything answered so far is sent before the wait.
+    pub async fn next_frame(&mut self) -> Outcome<Frame> {
+        loop {
+            let frame = self.reader.next_frame(self.stream.input_mut());
+            if frame != Frame::NeedInput {
+                return Ok(frame);
+            }
+            self.flush().await?;
+            let deadline = self.deadline();
+            if !self.reader.is_between_commands() {
+                self.stream.fill(deadline).await?;
+                continue;
+            }
+            match wait_for_input(&mut self.stream, deadline, &mut self.drain).await {
+                Wake::Input => {}
+                Wake::Draining => return Err(Stop::Draining),
+                Wake::Lost(error) => return Err(Stop::Lost(error)),
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.state.phase {
+            Phase::NotAuthenticated => self.login_by,
+            _ => Instant::now() + self.settings.imap.idle_timeout.get(),
+        }
+    }
+
+    async fn on_command(&mut self, text: &[u8]) -> Outcome<()> {
+        let limits = ParseLimits { search_depth_max: self.settings.imap.search_depth_max };
+        let tagged = match parse(text, limits) {
+            Ok(tagged) => tagged,
+            Err(unreadable) => return self.on_unreadable(unreadable),
+        };
+        if let Err(refusal) = check(tagged.command.verb(), self.situation()) {
+            return self.complete(&tagged.tag, refusal_status(refusal));
+        }
+        let permit = permit(&tagged.command);
+        let status = match self.execute(tagged.command).await {
+            Ok(status) | Err(Stop::Answer(status)) => status,
+            // The client must read the tagged OK before it begins the handshake.
+            Err(Stop::StartTls) => {
+                Status::ok("begin TLS now").put(&mut self.out, Some(&tagged.tag));
+                self.flush().await?;
+                return Err(Stop::StartTls);
+            }
+            Err(stop) => return Err(stop),
+        };
+        self.tell_changes(permit).await?;
+        self.complete(&tagged.tag, status)?;
+        if self.state.state() == State::Logout {
+            self.flush().await?;
+            return Err(Stop::LoggedOut);
+        }
+        Ok(())
+    }
+
+    /// Each command's own file does the work.
+    async fn execute(&mut self, command: Command) -> Outcome<Status> {
+        match command {
+            Command::Capability => Ok(self.capability()),
+            Command::Noop => Ok(Status::ok("done")),
+            Command::Check => Ok(Status::ok("everything is stored already")),
+            Command::Logout => Ok(self.logout()),
+            Command::Id(_) => Ok(self.identify()),
+            Command::StartTls => Err(Stop::StartTls),
+            Command::Login(login) => self.login(login).await,
+            Command::Authenticate(authenticate) => self.authenticate(authenticate).await,
+            Command::Enable(_) => Ok(self.enable()),
+            Command::Namespace => {
+                put_namespace(&mut self.out);
+                Ok(Status::ok("namespaces told"))
+            }
+            Command::Select(select) => self.select(select).await,
+            Command::Unselect => Ok(self.unselect()),
+            Command::Close => self.close().await,
+            Command::Create(create) => self.create(create).await,
+            Command::Delete(mailbox) => self.delete(mailbox).await,
+            Command::Rename(rename) => self.rename(rename).await,
+            Command::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            Command::List(list) => self.list(list).await,
+            Command::Lsub(lsub) => self.lsub(lsub).await,
+            Command::Status(status) => self.status(status).await,
+            Command::Expunge(uids) => self.expunge(uids).await,
+            Command::Search(search) => self.search(search).await,
+            Command::Fetch(fetch) => self.fetch(fetch).await,
+            Command::Store(store) => self.store(store).await,
+            Command::Copy(copy) => self.copy(copy).await,
+            Command::Idle => self.idle().await,
+        }
+    }
+
+    fn on_unreadable(&mut self, unreadable: Unreadable) -> Outcome<()> {
+        let text = unreadable.error.to_string();
+        let status = match unreadable.error {
+            ParseError::Charset => Status::no(text).code(Code::BadCharset),
+            ParseError::MailboxName => Status::no(text).code(Code::Cannot),
+            _ => Status::bad(text),
+        };
+        self.answer(unreadable.tag.as_ref(), status)
+    }
+
+    fn on_refused(&mut self, text: &[u8], error: FrameError) -> Outcome<()> {
+        self.answer(Tag::of(text).as_ref(), Status::bad(error.to_string()))
+    }
+
+    pub fn complete(&mut self, tag: &Tag, status: Status) -> Outcome<()> {
+        self.answer(Some(tag), status)
+    }
+
+    /// Ends a command with its status; wrong ones in a row are counted.
+    fn answer(&mut self, tag: Option<&Tag>, status: Status) -> Outcome<()> {
+        status.put(&mut self.out, tag);
+        if status.condition != Condition::Ok {
+            emit(CommandRefused {
+                protocol: self.protocol.as_str(),
+                client: self.stream.transport().peer_ip(),
+                kind: if status.code == Some(Code::Unavailable) { "temporary" } else { "permanent" },
+                reply: status.text.clone(),
+            });
+        }
+        if status.condition != Condition::Bad {
+            self.state.errors = 0;
+            return Ok(());
+        }
+        self.state.errors += 1;
+        if self.state.errors >= self.settings.imap.errors_max { Err(Stop::TooManyErrors) } else { Ok(()) }
+    }
+
+    async fn start_tls(self) -> Result<Self, posthouse_net::Error> {
+        let Some(acceptor) = &self.tls else {
+            return Err(posthouse_net::Error::AlreadyTls);
+        };
+        // RFC 3501 §6.2.1: what was said before counts no more; the stream drops what was sent ahead.
+        let stream = self.stream.starttls(acceptor).await?;
+        Ok(Self { stream, ..self })
+    }
+
+    /// Says goodbye where there is somebody to hear it.
+    async fn end(mut self, stop: Stop) -> &'static str {
+        let limit = self.settings.imap.write_timeout.get();
+        if let Stop::Unreadable(error) = &stop {
+            let client = self.stream.transport().peer_ip();
+            emit(AnswerBroken { protocol: self.protocol.as_str(), client, reason: error.to_string() });
+        }
+        if let Some(farewell) = stop.farewell() {
+            farewell.put(&mut self.out, None);
+        }
+        if !matches!(stop, Stop::Lost(posthouse_net::Error::WriteTimeout | posthouse_net::Error::Closed)) {
+            // The session is over: whether the client still reads is its own affair.
+            let _ = self.flush().await;
+        }
+        self.stream.close(limit).await;
+        stop.reason()
+    }
+
+    pub async fn flush(&mut self) -> Outcome<()> {
+        if !self.out.is_empty() {
+            let out = std::mem::take(&mut self.out);
+            self.stream.write_all(&out, self.settings.imap.write_timeout.get()).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is rendered when it fills the buffer that a slow client may hold.
+    pub async fn flush_if_full(&mut self) -> Outcome<()> {
+        if self.out.len() >= self.settings.imap.io_buffer.len() { self.flush().await } else { Ok(()) }
+    }
+
+    pub fn situation(&self) -> Situation {
+        let transport = self.stream.transport();
+        let tls = transport.is_tls();
+        Situation {
+            state: self.state.state(),
+            read_only: self.state.selected().is_some_and(|selected| selected.read_only),
+            tls,
+            tls_offered: self.tls.is_some(),
+            password_allowed: tls || transport.is_loopback(),
+        }
+    }
+
+    pub fn capability_code(&self) -> Code {
+        Code::Capability(capabilities(self.situation()))
+    }
+
+    /// The account; the table of states has let only a logged-in client come here.
+    pub fn account(&self) -> Outcome<AccountId> {
+        self.state.account().ok_or_else(|| Stop::Answer(refusal_status(Refusal::LogInFirst)))
+    }
+
+    /// The open mailbox; the table of states has let only a client that selected one come here.
+    pub fn selected(&self) -> Outcome<&Selected> {
+        self.state.selected().ok_or_else(|| Stop::Answer(refusal_status(Refusal::SelectFirst)))
+    }
+
+    pub fn selected_mut(&mut self) -> Outcome<&mut Selected> {
+        self.state.selected_mut().ok_or_else(|| Stop::Answer(refusal_status(Refusal::SelectFirst)))
+    }
+}
+
+/// A connection on its way to a session.
+pub struct Link {
+    pub transport: posthouse_net::Transport,
+    pub protocol: Protocol,
+}
+
+/// The one place that words a refusal of the table of states.
+pub fn refusal_status(refusal: Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::PrivacyRequired => Status::no(text).code(Code::PrivacyRequired),
+        Refusal::ReadOnly => Status::no(text).code(Code::ReadOnly),
+        refusal if refusal.is_bad() => Status::bad(text),
+        _ => Status::no(text),
+    }
+}
+
+/// RFC 3501 §7.4.1: what may be told before the command completes.
+fn permit(command: &Command) -> Permit {
+    let kind = match command {
+        Command::Fetch(fetch) => fetch.kind,
+        Command::Store(store) => store.kind,
+        Command::Search(Search { kind, .. }) => *kind,
+        _ => NumberKind::Uid,
+    };
+    if command.verb().permits_expunge(kind) { Permit::All } else { Permit::Arrivals }
+}

@@ -1,0 +1,227 @@
+//! A session server over a store in a temporary directory, and a client that reads like one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use posthouse_conf::Settings;
+use posthouse_mail::{AccountId, Address, Domain, DomainId, ModSeq, Secret, StoredMessage};
+use posthouse_net::Transport;
+use posthouse_storage::account::{self, NewAccount};
+use posthouse_storage::mailbox::{self, Changed, Create, Delete, Rename};
+use posthouse_storage::message::{self, Append, Copied, Copy, Expunge, Expunged, FlagsSet, SetFlags};
+use posthouse_storage::{Store, Writer, domain, keys};
+use posthouse_wire::imap::response::status::{Code, Status};
+use posthouse_wire::sasl::Credentials;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::session::imap::answer::status_of;
+use crate::session::imap::desk::Desk;
+use crate::session::imap::{ImapServices, ImapSession};
+use crate::session::{Drain, Protocol, Session as _};
+
+const ALICE: AccountId = AccountId::new(7);
+
+/// Writes straight to the store, as the mailbox actor would.
+#[derive(Clone)]
+struct TestDesk {
+    store: Store,
+    notices: Arc<watch::Sender<Option<ModSeq>>>,
+}
+
+impl TestDesk {
+    fn writer(&self, account: AccountId) -> Writer {
+        Writer { fence: self.store.fence(keys::account_shard(account)), account, now: clock::now() }
+    }
+
+    fn told<T>(&self, outcome: Result<T, posthouse_storage::Error>) -> Result<T, Status> {
+        self.notices.send_replace(None);
+        outcome.map_err(|error| status_of(&error))
+    }
+}
+
+impl Desk for TestDesk {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    async fn log_in(&self, credentials: Credentials, _client: IpAddr) -> Result<AccountId, Status> {
+        let known = credentials.authentication == "alice" && credentials.password.reveal() == "pw";
+        if known { Ok(ALICE) } else { Err(Status::no("wrong").code(Code::AuthenticationFailed)) }
+    }
+
+    fn subscribe(&self, _account: AccountId) -> watch::Receiver<Option<ModSeq>> {
+        self.notices.subscribe()
+    }
+
+    async fn append(&self, account: AccountId, append: Append) -> Result<StoredMessage, Status> {
+        let stored = message::append(&self.store, &self.writer(account), &[append]).await;
+        self.told(stored.and_then(|mut stored| stored.remove(0)))
+    }
+
+    async fn set_flags(&self, account: AccountId, change: SetFlags) -> Result<FlagsSet, Status> {
+        self.told(message::set_flags(&self.store, &self.writer(account), &change).await)
+    }
+
+    async fn expunge(&self, account: AccountId, expunge: Expunge) -> Result<Expunged, Status> {
+        self.told(message::expunge(&self.store, &self.writer(account), &expunge).await)
+    }
+
+    async fn copy(&self, account: AccountId, copy: Copy) -> Result<Copied, Status> {
+        self.told(message::copy(&self.store, &self.writer(account), &copy).await)
+    }
+
+    async fn move_to(&self, account: AccountId, copy: Copy) -> Result<Copied, Status> {
+        self.told(message::move_to(&self.store, &self.writer(account), &copy).await)
+    }
+
+    async fn create(&self, account: AccountId, create: Create) -> Result<Changed, Status> {
+        self.told(mailbox::create(&self.store, &self.writer(account), &create).await)
+    }
+
+    async fn rename(&self, account: AccountId, rename: Rename) -> Result<Changed, Status> {
+        self.told(mailbox::rename(&self.store, &self.writer(account), &rename).await)
+    }
+
+    async fn delete(&self, account: AccountId, delete: Delete) -> Result<Changed, Status> {
+        self.told(mailbox::delete(&self.store, &self.writer(account), &delete).await)
+    }
+
+    async fn set_subscribed(&self, account: AccountId, path: String, subscribed: bool) -> Result<(), Status> {
+        self.told(mailbox::set_subscribed(&self.store, &self.writer(account), &path, subscribed).await)
+    }
+}
+
+/// Sessions on a port of loopback.
+pub struct Server {
+    address: std::net::SocketAddr,
+    switch: watch::Sender<bool>,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path(), &settings.storage).await.expect("a store");
+        make_account(&store).await;
+        let (switch, drain) = Drain::channel();
+        let desk = TestDesk { store, notices: Arc::new(watch::channel(None).0) };
+        let settings = Arc::new(settings);
+        let services = ImapServices { desk, protocol: Protocol::Imap, tls: None, settings, drain };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let transport = Transport::plain(stream).expect("a transport");
+                tokio::spawn(ImapSession::new(services.clone(), transport, None).run());
+            }
+        });
+        Self { address, switch, _directory: directory }
+    }
+
+    pub async fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        Client { stream: BufReader::new(stream), count: 0 }
+    }
+
+    pub async fn logged_in(&self) -> Client {
+        let mut client = self.connect().await;
+        client.line().await;
+        client.ok("LOGIN alice pw").await;
+        client
+    }
+
+    pub fn drain(&self) {
+        self.switch.send_replace(true);
+    }
+}
+
+async fn make_account(store: &Store) {
+    let name = Domain::parse("demo.test").expect("a domain");
+    let id = DomainId::new(3);
+    let domain_fence = store.fence(keys::domain_shard(id));
+    domain::create(store, domain_fence, id, &name, clock::now()).await.expect("a domain row");
+    let writer = Writer { fence: store.fence(keys::account_shard(ALICE)), account: ALICE, now: clock::now() };
+    let new = NewAccount {
+        address: Address::parse("alice@demo.test").expect("an address"),
+        password_hash: None::<Secret<String>>,
+        quota_max: None,
+        admin: false,
+    };
+    account::create(store, &writer, domain_fence, &new).await.expect("an account");
+}
+
+/// A client that numbers its commands.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    count: usize,
+}
+
+impl Client {
+    pub async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.expect("sent");
+    }
+
+    /// The next line without its end; empty at the end of the stream.
+    pub async fn line(&mut self) -> String {
+        self.read().await.unwrap_or_default()
+    }
+
+    async fn read(&mut self) -> Option<String> {
+        let mut line = String::new();
+        // A connection that was reset is as much at its end as a closed one.
+        let count = self.stream.read_line(&mut line).await.unwrap_or(0);
+        (count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Sends a command and reads to its tagged answer, whose tag is cut off.
+    pub async fn answer(&mut self, command: &str) -> Vec<String> {
+        self.count += 1;
+        let tag = format!("t{} ", self.count);
+        self.send(&format!("{tag}{command}\r\n")).await;
+        let mut lines = Vec::new();
+        loop {
+            let Some(line) = self.read().await else { panic!("the server closed after {command}: {lines:?}") };
+            if let Some(status) = line.strip_prefix(&tag) {
+                lines.push(status.to_owned());
+                return lines;
+            }
+            lines.push(line);
+        }
+    }
+
+    /// The tagged answer alone.
+    pub async fn status(&mut self, command: &str) -> String {
+        self.answer(command).await.pop().expect("a status")
+    }
+
+    /// All lines of a command that must succeed.
+    pub async fn ok(&mut self, command: &str) -> Vec<String> {
+        let lines = self.answer(command).await;
+        assert!(lines.last().is_some_and(|status| status.starts_with("OK ")), "{command}: {lines:?}");
+        lines
+    }
+
+    /// Appends with a synchronising literal, as most clients do.
+    pub async fn append(&mut self, mailbox: &str, options: &str, message: &str) {
+        self.send(&format!("p APPEND {mailbox} {options}{{{}}}\r\n", message.len())).await;
+        assert!(self.line().await.starts_with("+ "));
+        self.send(message).await;
+        self.send("\r\n").await;
+        loop {
+            let line = self.line().await;
+            assert!(!line.starts_with("p NO") && !line.starts_with("p BAD") && !line.is_empty(), "{line}");
+            if line.starts_with("p OK [APPENDUID ") {
+                return;
+            }
+        }
+    }
+}
