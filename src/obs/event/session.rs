@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use posthouse_mail::{IngestId, ReversePath};
+use posthouse_mail::{AccountId, IngestId, ReversePath};
 use prometheus::{IntCounterVec, IntGaugeVec};
 
 use crate::emit::event;
@@ -109,8 +109,20 @@ event! {
 }
 
 event! {
+    /// Octets that an answer had promised cannot be read; the session ends in the middle of it.
+    AnswerBroken { protocol: &'static str, client: IpAddr, reason: String }
+    error "answer broken off"
+}
+
+event! {
     /// A session's actor died of a bug; the others go on.
     SessionFailed { protocol: &'static str, reason: String }
     error "session failed"
     |event| FAILED.with_label_values(&[event.protocol]).inc()
+}
+
+event! {
+    /// A submitted message is on its way, but its copy for the sender could not be filed.
+    SentCopyMissed { message: IngestId, account: AccountId, reason: String }
+    warn "copy of a sent message not filed"
 }
