@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
-use crate::fields::{Field, fields};
+use crate::fields::{Field, field_end, fields};
 
 /// Results of the methods spf, dkim and dmarc (RFC 8601 §2.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,16 +165,123 @@ pub fn forged(header: &[u8], authserv_id: &str) -> Vec<Range<usize>> {
         .collect()
 }
 
+/// Disarms forged fields in a message that streams by. Octets are held back only where a line may begin such a field and
+/// its authserv-id has not been seen in full; none is added or lost, so no offset moves.
+#[derive(Debug)]
+pub struct Disarmer {
+    authserv_id: String,
+    held: Vec<u8>,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    LineStart,
+    WithinLine,
+    Body,
+}
+
+/// Octets of a field that are held back; an authserv-id that comes no sooner is suspect.
+const HELD_MAX: usize = 2048;
+const FIELD_NAME: &[u8; 22] = b"Authentication-Results";
+
+impl Disarmer {
+    pub fn new(authserv_id: &str) -> Self {
+        Self { authserv_id: authserv_id.to_owned(), held: Vec::new(), place: Place::LineStart }
+    }
+
+    /// Takes the next octets of the message; what may go on is appended to `out`.
+    pub fn push(&mut self, octets: &[u8], out: &mut Vec<u8>) {
+        if self.place == Place::Body {
+            out.extend_from_slice(octets);
+            return;
+        }
+        self.held.extend_from_slice(octets);
+        self.pass(false, out);
+    }
+
+    /// The message is over: lets go what is still held back.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.pass(true, out);
+    }
+
+    fn pass(&mut self, is_end: bool, out: &mut Vec<u8>) {
+        let mut at = 0;
+        while at < self.held.len() {
+            let rest = &mut self.held[at..];
+            if self.place == Place::LineStart {
+                match begins(rest, &self.authserv_id, is_end) {
+                    Begins::Forged => rest[..DISARMED_NAME.len()].copy_from_slice(DISARMED_NAME),
+                    Begins::Body => self.place = Place::Body,
+                    Begins::Other => {}
+                    Begins::Unknown => break,
+                }
+            }
+            if self.place == Place::Body {
+                at = self.held.len();
+            } else {
+                let line_end = self.held[at..].iter().position(|octet| *octet == b'\n');
+                self.place = if line_end.is_some() { Place::LineStart } else { Place::WithinLine };
+                at = line_end.map_or(self.held.len(), |end| at + end + 1);
+            }
+        }
+        out.extend(self.held.drain(..at));
+    }
+}
+
+/// What a line of the header section begins, as far as its octets tell.
+enum Begins {
+    Forged,
+    Body,
+    Other,
+    Unknown,
+}
+
+fn begins(line: &[u8], authserv_id: &str, is_end: bool) -> Begins {
+    if line.starts_with(b"\r\n") {
+        return Begins::Body;
+    }
+    let known = line.len().min(FIELD_NAME.len());
+    let same = line[..known].eq_ignore_ascii_case(&FIELD_NAME[..known]);
+    if !same && line != b"\r" {
+        return Begins::Other;
+    }
+    let end = field_end(line, 0);
+    let is_full = is_end || end < line.len() || line.len() >= HELD_MAX;
+    let line = &line[..end];
+    if known < FIELD_NAME.len() {
+        return if is_full { Begins::Other } else { Begins::Unknown };
+    }
+    let after = line[known..].trim_ascii_start();
+    let Some(value) = after.strip_prefix(b":") else {
+        return if after.is_empty() && !is_full { Begins::Unknown } else { Begins::Other };
+    };
+    match first_word(value) {
+        Some(word) if !word.is_whole && !is_full => Begins::Unknown,
+        Some(word) if !is_same_id(&word.octets, authserv_id) => Begins::Other,
+        None if !is_full => Begins::Unknown,
+        _ => Begins::Forged,
+    }
+}
+
 /// Whether the field's authserv-id is ours; RFC 8601 §2.5 compares it without case. What cannot be read is suspect.
 fn claims(field: &Field<'_>, authserv_id: &str) -> bool {
-    let Some(id) = first_word(field.value) else {
-        return true;
-    };
-    id.trim_ascii_end().eq_ignore_ascii_case(authserv_id.as_bytes())
+    first_word(field.value).is_none_or(|word| is_same_id(&word.octets, authserv_id))
+}
+
+fn is_same_id(id: &[u8], authserv_id: &str) -> bool {
+    id.eq_ignore_ascii_case(authserv_id.as_bytes())
+}
+
+/// The word where an authserv-id should stand.
+struct Word {
+    octets: Vec<u8>,
+    /// Whether something behind it shows where it ends.
+    is_whole: bool,
 }
 
 /// The first token or quoted string after white space and comments (RFC 5322 §3.2.2).
-fn first_word(value: &[u8]) -> Option<Vec<u8>> {
+fn first_word(value: &[u8]) -> Option<Word> {
     let mut depth = 0_u32;
     let mut at = 0;
     loop {
@@ -194,14 +301,14 @@ fn first_word(value: &[u8]) -> Option<Vec<u8>> {
         let mut octets = quoted.iter();
         loop {
             match octets.next()? {
-                b'"' => return Some(word),
+                b'"' => return Some(Word { octets: word, is_whole: true }),
                 b'\\' => word.push(*octets.next()?),
                 octet => word.push(*octet),
             }
         }
     }
-    let end = rest.iter().position(|b| b" \t\r\n;(".contains(b)).unwrap_or(rest.len());
-    Some(rest[..end].to_vec())
+    let end = rest.iter().position(|b| b" \t\r\n;(".contains(b));
+    Some(Word { octets: rest[..end.unwrap_or(rest.len())].to_vec(), is_whole: end.is_some() })
 }
 
 #[cfg(test)]
@@ -263,5 +370,49 @@ mod tests {
         check(" mx.test.other; spf=pass", false);
         let spaced = b"authentication-RESULTS \t: mx.test; none\r\n\r\n";
         assert_eq!(forged(spaced, "mx.test").first(), Some(&(0..22)));
+    }
+
+    fn disarm(message: &[u8], step: usize) -> String {
+        let mut disarmer = Disarmer::new("mx.test");
+        let mut out = Vec::new();
+        message.chunks(step).for_each(|chunk| disarmer.push(chunk, &mut out));
+        disarmer.finish(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn forged_fields_are_disarmed_as_the_message_streams_by() {
+        let check = |message: &str, expect: &str| {
+            for step in [1, 2, 7, 1000] {
+                assert_eq!(disarm(message.as_bytes(), step), expect, "{step}");
+            }
+        };
+        let fine = "Subject: x\r\nAuthentication-Results: other.test; spf=pass\r\nAuthentic: y\r\n\r\nbody\r\n";
+        check(fine, fine);
+        check(
+            "AUTHENTICATION-results:\r\n (c) mx.test;\r\n spf=pass\r\nA: b\r\n\r\nAuthentication-Results: mx.test; x\r\n",
+            "X-Disarmed-Auth-Result:\r\n (c) mx.test;\r\n spf=pass\r\nA: b\r\n\r\nAuthentication-Results: mx.test; x\r\n",
+        );
+        check("A: b\r\nAuthentication-Results: mx.test", "A: b\r\nX-Disarmed-Auth-Result: mx.test");
+        check("A: b\r\nAuthentication-Res", "A: b\r\nAuthentication-Res");
+        let endless = format!("Authentication-Results: ({}", "x".repeat(9000));
+        check(&endless, &endless.replacen("Authentication-Results", "X-Disarmed-Auth-Result", 1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn disarming_agrees_with_the_search_for_forged_fields_and_loses_nothing(
+            words in proptest::collection::vec(proptest::sample::select(vec![
+                "Authentication-Results", ":", " ", "mx.test", "other", ";", "\r\n", "\r\n ", "(", ")", "\"", "A: b", "\r", "\n",
+            ]), 0..30),
+            step in 1usize..9,
+        ) {
+            let message = words.concat();
+            let out = disarm(message.as_bytes(), step);
+            proptest::prop_assert_eq!(out.len(), message.len());
+            let header_end = crate::fields::body_start(out.as_bytes()).unwrap_or(out.len());
+            let left = forged(&out.as_bytes()[..header_end], "mx.test");
+            proptest::prop_assert!(left.is_empty(), "{:?}", out);
+        }
     }
 }

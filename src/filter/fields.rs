@@ -44,7 +44,7 @@ pub fn fields(header: &[u8]) -> impl Iterator<Item = Field<'_>> {
 }
 
 /// Where the field that starts at `from` ends: after the first line break that no white space follows (RFC 5322 §2.2.3).
-fn field_end(header: &[u8], from: usize) -> usize {
+pub(crate) fn field_end(header: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(break_at) = header[at..].iter().position(|b| *b == b'\n') {
         at += break_at + 1;
