@@ -309,7 +309,10 @@ impl<D: Desk> SmtpSession<D> {
                     let checked = self.check_forward_path(&path).await;
                     self.step(|dialogue, policy| dialogue.on_forward_path(checked, policy))
                 }
-                Effect::Verify(name) => Effect::Reply(receiving::verify(&self.services.desk, &name).await),
+                Effect::Verify(name) => {
+                    let said = receiving::verify(&self.services.desk, &name).await;
+                    self.step(|dialogue, policy| dialogue.on_verified(said, policy))
+                }
                 Effect::ReceiveData(reply) => {
                     let answer = self.receive_data(&reply).await?;
                     self.transaction_deadline = None;
@@ -399,7 +402,11 @@ impl<D: Desk> SmtpSession<D> {
         };
         let (desk, hostname) = (&self.services.desk, &self.services.policy.hostname);
         match login {
-            Some(login) => submission::submit(desk, hostname, login, (envelope, origin), taken).await,
+            Some(login) => {
+                let sender =
+                    submission::Submitter { desk, hostname, login, settings: &self.services.settings.submission };
+                sender.submit((envelope, origin), taken).await
+            }
             None => receiving::receive(desk, hostname, (envelope, origin), taken).await,
         }
     }

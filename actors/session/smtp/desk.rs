@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use posthouse_mail::stage::{ReceivedMessage, SignedMessage, VettedMessage};
-use posthouse_mail::{AccountId, Address, ForwardPath, Reply};
+use posthouse_mail::stage::{BodyRef, ReceivedMessage, SignedMessage, VettedMessage};
+use posthouse_mail::{AccountId, Address, ForwardPath, Reply, UnixMillis};
 use posthouse_storage::blob::{BodyWriter, StagedBody};
 use posthouse_storage::message::Append;
 use posthouse_wire::sasl::Credentials;
@@ -49,12 +49,12 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// Takes responsibility for a received message; returns after the commit of its spool row.
     fn spool(&self, message: VettedMessage, body: StagedBody) -> impl Future<Output = Result<(), Reply>> + Send;
 
-    /// The DKIM-Signature fields for a header and body, each ending in CRLF; empty where there is no key.
+    /// The DKIM-Signature fields of a message, each ending in CRLF; empty where the author's domain has no key.
     fn sign(
         &self,
         author: &Address,
-        header: &[u8],
-        body: &StagedBody,
+        body: BodyRef,
+        now: UnixMillis,
     ) -> impl Future<Output = Result<Vec<u8>, Reply>> + Send;
 
     /// Takes responsibility for a submitted message; returns after the commit of its spool row.

@@ -18,17 +18,15 @@ pub(super) enum Purpose {
     Deliver,
     /// The spool, where each delivery reads the structure itself.
     Spool,
-    /// Submission: the header is completed.
+    /// Submission: the header is completed; the structure is for the copy in Sent.
     Submit(Completion),
 }
 
 /// A message that is whole and staged in the store.
 pub(in crate::session) struct Taken {
     pub staged: StagedBody,
-    /// Empty unless the message was taken for delivery.
+    /// Empty for the spool.
     pub structure: MessageStructure,
-    /// The header of a submitted message, as it was completed.
-    pub header: Vec<u8>,
     /// Who wrote a submitted message.
     pub authors: Vec<Address>,
     pub sender: Option<Address>,
@@ -62,7 +60,6 @@ enum Header {
     Untouched,
     Collecting(HeaderCollector, Completion),
     Completed {
-        octets: Vec<u8>,
         authors: Vec<Address>,
         sender: Option<Address>,
     },
@@ -70,10 +67,11 @@ enum Header {
 
 impl Intake {
     pub fn new(limits: DataLimits, writer: BodyWriter, purpose: Purpose) -> Self {
+        let builder = || Some(StructureBuilder::new(StructureLimits::default()));
         let (structure, header) = match purpose {
-            Purpose::Deliver => (Some(StructureBuilder::new(StructureLimits::default())), Header::Untouched),
+            Purpose::Deliver => (builder(), Header::Untouched),
             Purpose::Spool => (None, Header::Untouched),
-            Purpose::Submit(completion) => (None, Header::Collecting(HeaderCollector::default(), completion)),
+            Purpose::Submit(completion) => (builder(), Header::Collecting(HeaderCollector::default(), completion)),
         };
         let stage = Some(Stage { writer, structure, header });
         Self { receiver: DataReceiver::new(limits), block: Vec::new(), stage, refusal: None }
@@ -133,7 +131,7 @@ impl Stage {
         let sender = read.sender().cloned();
         let octets = read.complete(&completion.author, &completion.date, &completion.msg_id);
         self.write(&octets).await?;
-        self.header = Header::Completed { octets, authors, sender };
+        self.header = Header::Completed { authors, sender };
         Ok(())
     }
 
@@ -152,10 +150,10 @@ impl Stage {
         }
         let staged = self.writer.finish().await.map_err(|_| reply::storage_unavailable())?;
         let structure = self.structure.map(|builder| builder.finish(staged.body.size)).unwrap_or_default();
-        let (header, authors, sender) = match self.header {
-            Header::Completed { octets, authors, sender } => (octets, authors, sender),
-            Header::Untouched | Header::Collecting(..) => (Vec::new(), Vec::new(), None),
+        let (authors, sender) = match self.header {
+            Header::Completed { authors, sender } => (authors, sender),
+            Header::Untouched | Header::Collecting(..) => (Vec::new(), None),
         };
-        Ok(Taken { staged, structure, header, authors, sender })
+        Ok(Taken { staged, structure, authors, sender })
     }
 }

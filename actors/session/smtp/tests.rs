@@ -3,7 +3,7 @@
 mod fixture;
 
 use posthouse_conf::{Settings, Size, Span};
-use posthouse_mail::{Action, Reply, SpecialUse};
+use posthouse_mail::{Action, Flag, Reply, SpecialUse};
 use posthouse_storage::message::Target;
 
 use crate::session::Protocol;
@@ -292,6 +292,20 @@ async fn submission_completes_signs_and_spools() {
     let body = fixture.body(body.body).await;
     assert!(body.starts_with("Date: ") && body.contains("\r\nMessage-ID: <i"), "RFC 6409 §8: {body}");
     assert!(body.ends_with("\r\nFrom: alice@x.test\r\n\r\nhi\r\n"), "blind copies stay blind: {body}");
+}
+
+#[tokio::test]
+async fn a_copy_goes_to_sent_where_the_site_wants_it() {
+    let mut fixture = Fixture::new(Protocol::Submissions, |settings| settings.submission.sent_copy = true).await;
+    fixture.greet().await;
+    fixture
+        .check(&[("EHLO c", "250"), LOGIN, ("MAIL FROM:<alice@x.test>", "250"), ("RCPT TO:<b@far.test>", "250")])
+        .await;
+    fixture.check(&[("DATA", "354"), ("Subject: hi\r\n\r\nhi\r\n.", "250 2.0.0")]).await;
+    let (account, copy) = fixture.desk.delivered().remove(0);
+    assert_eq!((account, copy.target), (ALICE, Target::Role(SpecialUse::Sent)));
+    assert!(copy.flags.contains(&Flag::Seen) && copy.prefix.starts_with(b"DKIM-Signature"));
+    assert_eq!(fixture.desk.submitted().len(), 1);
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ pub enum Effect {
     CheckReversePath(Mail),
     /// Check and call `on_forward_path`.
     CheckForwardPath(ForwardPath),
-    /// Look up and send a reply; the state does not change. Only when the policy says so.
+    /// Look up and call `on_verified`. Only when the policy says so.
     Verify(String),
     /// Send the reply, receive data until its end, then call `on_message`.
     ReceiveData(Reply),
@@ -233,6 +233,11 @@ impl SmtpSession {
         transaction.refused = true;
         let next = (Phase::ExpectForwardPath(transaction), Effect::Reply(refusal));
         if counted { facts.settle(next, policy) } else { (Self { facts, phase: next.0 }, next.1) }
+    }
+
+    /// What VRFY found; an unknown address counts as a refused command, so that nobody tries all names.
+    pub fn on_verified(self, reply: Reply, policy: &Policy) -> (Self, Effect) {
+        self.facts.settle((self.phase, Effect::Reply(reply)), policy)
     }
 
     /// The message is durable or refused: `reply` says which.

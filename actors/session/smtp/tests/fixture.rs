@@ -7,7 +7,7 @@ use std::time::Duration;
 use posthouse_conf::{Settings, Span};
 use posthouse_filter::rate::Admission;
 use posthouse_mail::stage::{BodyRef, ReceivedMessage, SignedMessage, VettedMessage};
-use posthouse_mail::{AccountId, Action, Address, ForwardPath, Reply, Verdict};
+use posthouse_mail::{AccountId, Action, Address, ForwardPath, Reply, UnixMillis, Verdict};
 use posthouse_net::tls::Connector;
 use posthouse_net::{LineStream, Listener, TlsAcceptor, certificate, connect};
 use posthouse_storage::Store;
@@ -134,7 +134,7 @@ impl Desk for FakeDesk {
         Ok(())
     }
 
-    async fn sign(&self, _author: &Address, _header: &[u8], _body: &StagedBody) -> Result<Vec<u8>, Reply> {
+    async fn sign(&self, _author: &Address, _body: BodyRef, _now: UnixMillis) -> Result<Vec<u8>, Reply> {
         Ok(b"DKIM-Signature: fake\r\n".to_vec())
     }
 

@@ -61,7 +61,7 @@ impl Owner {
                 };
                 self.take(|session, policy| session.on_forward_path(checked, policy))
             }
-            Effect::Verify(_) => reply::no_such_user().to_wire(),
+            Effect::Verify(_) => self.take(|session, policy| session.on_verified(reply::no_such_user(), policy)),
             Effect::ReceiveData(reply) => {
                 let envelope = self.session.envelope().expect("data follows an envelope").clone();
                 let spam = envelope.reverse_path.to_string().starts_with("spam");
@@ -374,7 +374,10 @@ fn a_bare_line_end_is_refused_and_drops_the_transaction() {
 fn vrfy_looks_up_only_where_the_policy_says_so() {
     let mut owner = Owner::new(Flavour::Receive, false);
     owner.policy.vrfy_reveals = true;
-    check(&mut owner, &[("VRFY alice", "550 5.1.1"), ("VRFY", "501 5.5.4")]);
+    let tries =
+        [("VRFY alice", "550 5.1.1"), ("VRFY", "501 5.5.4"), ("VRFY bob", "550 5.1.1"), ("VRFY carol", "550 5.1.1")];
+    check(&mut owner, &tries);
+    check(&mut owner, &[("VRFY dave", "421 4.7.0|(closed)")]);
 }
 
 #[test]
