@@ -115,7 +115,14 @@ impl Blobs {
             return Ok(content);
         }
         let segments = self.segments.clone();
-        self.blocking(move || row.read(&segments, range)).await
+        match self.blocking(move || row.read(&segments, range)).await {
+            // The sweeper may have removed it, file and all, since the row was read.
+            Err(Error::Corrupt(reason)) => match self.row(blob).await? {
+                Some(_) => Err(Error::Corrupt(reason)),
+                None => Err(Error::NotFound),
+            },
+            outcome => outcome,
+        }
     }
 
     async fn row(&self, blob: &BlobId) -> Result<Option<BlobRow>, Error> {

@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 use posthouse_mail::{BlobId, UnixMillis};
+use posthouse_obs::emit;
+use posthouse_obs::event::store as event;
 
 use super::Blobs;
 use super::row::BlobRow;
@@ -55,6 +57,10 @@ impl<'a> Sweeper<'a> {
             }
         }
         self.unlink_dead(&mut report).await?;
+        let SweepReport { blobs, segments, octets, .. } = report;
+        if blobs + segments > 0 {
+            emit(event::StoreSwept { blobs, segments, octets });
+        }
         Ok(report)
     }
 

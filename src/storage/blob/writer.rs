@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{BlobId, UnixMillis};
+use posthouse_obs::emit;
+use posthouse_obs::event::store as event;
 
 use super::Blobs;
 use super::frame::{self, CONTENT_MAX, FrameId};
@@ -87,6 +89,7 @@ impl BodyWriter {
     fn stage(self, blob: BlobId, place: Place) -> StagedBody {
         let body = BodyRef { blob, size: self.size };
         let blobs = self.blobs.clone();
+        emit(event::BodyStaged { octets: body.size });
         let is_durable = AtomicBool::new(false);
         self.blobs.share(Staged { body, stage: self.stage, staged_at: clock(), place, is_durable, blobs })
     }

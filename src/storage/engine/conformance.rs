@@ -10,9 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
-use super::{
-    Atomic, Embedded, Isolation, Kv, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, RangeRequest, Versionstamp,
-};
+use super::{Atomic, Embedded, Isolation, Kv, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, RangeRequest, Versionstamp};
 use crate::error::Error;
 
 use Isolation::{Serializable, Snapshot};
@@ -334,7 +332,8 @@ async fn a_concurrent_history_equals_its_serial_replay<K: Kv>(rig: Rig<K>) {
         txn.clear_range(b"", b"\xff");
         txn.commit().await.expect("a commit");
         let tasks = (0..8).map(|task| history::worker(rig.kv.clone(), seed * 100 + task));
-        let mut history: Vec<_> = join_all(tasks.map(tokio::spawn)).await.into_iter().flat_map(|h| h.expect("no panic")).collect();
+        let mut history: Vec<_> =
+            join_all(tasks.map(tokio::spawn)).await.into_iter().flat_map(|h| h.expect("no panic")).collect();
         history.sort_by_key(|entry| entry.stamp);
         let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for entry in &history {

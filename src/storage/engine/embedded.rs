@@ -15,7 +15,7 @@ use posthouse_conf::Storage as Settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Kv, MAX_AGE};
-use crate::blob::segment::Segments;
+use crate::blob::segment::{Segments, sync_dir};
 use crate::error::{Error, from_io};
 
 mod commit;
@@ -181,6 +181,10 @@ fn start(dir: PathBuf, settings: &Settings, options: Options) -> Result<Embedded
     let lock = lock(&dir)?;
     let (index, version) = Index::open(&dir, settings.cache.len(), options.wrap)?;
     let segments = Segments::open_dir(&dir.join("segments"), settings.segment_max.get(), settings.open_files_max)?;
+    // The names of a new store must outlast a power cut as much as its content.
+    for named_in in [Some(dir.as_path()), dir.parent().filter(|parent| !parent.as_os_str().is_empty())] {
+        named_in.map_or(Ok(()), sync_dir).map_err(|error| from_io(&error, "syncing the data directory"))?;
+    }
     let (sender, queue) = channel();
     let limits = Limits {
         max_age: options.max_age,

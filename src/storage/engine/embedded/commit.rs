@@ -72,16 +72,28 @@ enum Condition {
 }
 
 pub(super) struct Committer {
-    pub(super) queue: Receiver<Message>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) index: Index,
+    queue: Receiver<Message>,
+    shared: Arc<Shared>,
+    index: Index,
     resolver: Resolver,
     version: u64,
     /// Snapshots that were replaced, to be closed when no transaction may read them any more.
     replaced: VecDeque<(Instant, Arc<Snapshot>)>,
     condition: Condition,
-    /// Held as long as files of the directory may be written.
+    /// Held as long as files of the directory may be written: dropped last.
     _lock: File,
+}
+
+/// Tells everybody that no more commits come.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            emit(event::StoreStopped { reason: "the commit thread ended by a panic".to_owned() });
+        }
+        self.0.close();
+    }
 }
 
 /// Transactions of one group: their order is two octets of the versionstamp.
@@ -98,9 +110,11 @@ impl Committer {
 
     /// Works until the store is closed or its last handle is gone.
     pub(super) fn run(mut self) {
+        // Also when the thread panics: nobody must wait for a commit that can't come.
+        let closing = Closing(self.shared.clone());
         let mut closer = None;
         while closer.is_none() {
-            match self.queue.recv_timeout(IDLE) {
+            match self.next_message() {
                 Ok(Message::Close(done)) => closer = Some(done),
                 Ok(Message::Commit(first)) => closer = self.take_group(*first),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -108,14 +122,20 @@ impl Committer {
             }
             self.forget_old();
         }
-        let Self { queue, shared, index, .. } = self;
-        shared.close();
-        // Requests dropped with the queue are answered by the end of their channel.
-        drop((queue, index));
-        drop(self._lock);
+        drop(closing);
+        // Closes the index and gives the lock back. Requests dropped with the queue are answered by the end of their channel.
+        drop(self);
         if let Some(done) = closer {
             let _ = done.send(());
         }
+    }
+
+    /// Waits without end only when there is nothing to forget meanwhile.
+    fn next_message(&self) -> Result<Message, RecvTimeoutError> {
+        if self.replaced.is_empty() && self.resolver.is_empty() {
+            return self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        }
+        self.queue.recv_timeout(IDLE)
     }
 
     /// Adds what else waits to the first request and commits it all.

@@ -12,7 +12,6 @@ use super::commit::Request;
 use super::index_file::{Disk, Fault, Faults, IndexFile};
 use super::overlay::{Pending, apply_all, stamped};
 use super::page::{self, PageBuilder};
-use crate::blob::segment::sync_dir;
 use crate::engine::{Page, RangeRequest, Versionstamp};
 use crate::error::{Error, from_io};
 
@@ -81,7 +80,6 @@ impl Index {
         let path = dir.join("index.redb");
         let mut index = Self { path, cache, wrap, faults: Arc::default(), database: None };
         let version = index.reopen()?;
-        sync_dir(dir).map_err(|error| from_io(&error, "syncing the data directory"))?;
         Ok((index, version))
     }
 

@@ -28,6 +28,10 @@ impl Resolver {
         Self { keep, points: BTreeMap::new(), ranges: VecDeque::new(), history, floor: version }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.history.is_empty()
+    }
+
     /// Whether the reads of a transaction still hold.
     pub(super) fn check(&self, request: &Request) -> Result<(), Error> {
         let Some(read) = request.read_version else {
