@@ -3,8 +3,11 @@
 //! A scenario prints the seed that it ran with; the same seed draws the same workload and the same moments for its faults.
 
 mod bench;
+mod client;
 mod oracle;
 mod scenario;
+mod server;
+mod sink;
 mod workload;
 
 use std::process::ExitCode;
@@ -27,6 +30,8 @@ enum Command {
     StoreLoad(scenario::store_load::Args),
     /// Deliveries per second of the store alone, beside the disk's own limit and Maildir files
     StoreBench(bench::store::Args),
+    /// Kill the whole server under mail, again and again, and read everything back
+    SmtpKill(scenario::smtp_kill::Args),
     /// Messages per second over SMTP, beside Postfix with Dovecot
     SmtpBench(bench::smtp::SmtpBenchArgs),
     /// Memory of the server under long bodies, idle and busy connections
@@ -38,6 +43,7 @@ fn main() -> ExitCode {
         Command::StoreKill(arguments) => scenario::store_kill::run(&arguments),
         Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
+        Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
         Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
         Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
     };

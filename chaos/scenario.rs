@@ -1,4 +1,6 @@
 //! One scenario a file: a workload, the faults that meet it, and what must hold afterwards.
 
+pub mod smtp_kill;
+pub mod smtp_load;
 pub mod store_kill;
 pub mod store_load;

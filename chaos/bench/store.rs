@@ -38,6 +38,7 @@ pub struct Args {
 const ACCOUNTS: u64 = 256;
 /// Bodies made beforehand, so that making them costs nothing while the clock runs.
 const BODIES: usize = 4000;
+const AUTHOR: &str = "load@example.org";
 /// Deliveries that wait for a hot account.
 const INBOX: usize = 1024;
 
@@ -111,7 +112,7 @@ fn raw_syncs(dir: &Path, size: usize, life: Duration) -> anyhow::Result<Vec<Dura
 /// Write, sync, rename, sync the directory: what a delivery into plain files costs.
 fn maildir(dir: &Path, callers: usize, arguments: &Args) -> anyhow::Result<Vec<Duration>> {
     let life = Duration::from_millis(arguments.millis);
-    let body = workload::body(&mut StdRng::seed_from_u64(1), arguments.size);
+    let body = workload::body(&mut StdRng::seed_from_u64(1), arguments.size, AUTHOR);
     let stop = AtomicBool::new(false);
     let work = |caller: usize| -> anyhow::Result<Vec<Duration>> {
         let [temporary, new] = ["tmp", "new"].map(|name| dir.join(caller.to_string()).join(name));
@@ -152,7 +153,7 @@ impl Bench {
         let store = Store::open(&dir.join("store"), &settings).await?;
         let inboxes = make_accounts(&store, ACCOUNTS).await?;
         let mut random = StdRng::seed_from_u64(1);
-        let bodies = (0..BODIES).map(|_| workload::body(&mut random, arguments.size)).collect();
+        let bodies = (0..BODIES).map(|_| workload::body(&mut random, arguments.size, AUTHOR)).collect();
         let merge_max = posthouse_conf::Mailbox::default().merge_max;
         Ok(Self { store, inboxes, bodies, taken: AtomicUsize::new(0), millis: arguments.millis, merge_max })
     }

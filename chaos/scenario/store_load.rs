@@ -179,7 +179,7 @@ impl Owner {
             Some(staged) => AppendBody::Staged(staged),
             None => {
                 let size = workload::size(&mut self.random);
-                let staged = stage(&self.store, &workload::body(&mut self.random, size)).await?;
+                let staged = stage(&self.store, &workload::body(&mut self.random, size, "load@example.org")).await?;
                 self.share(staged.clone());
                 AppendBody::Staged(staged)
             }
