@@ -6,6 +6,7 @@
 
 pub mod desk;
 pub(super) mod intake;
+pub mod node_desk;
 pub(super) mod receiving;
 
 use std::net::IpAddr;
@@ -347,9 +348,10 @@ impl<D: Desk> SmtpSession<D> {
     }
 
     async fn check_forward_path(&self, path: &ForwardPath) -> Result<(), Reply> {
+        let size = self.dialogue.envelope().and_then(|envelope| envelope.declared_size);
         match self.dialogue.flavour() {
-            Flavour::Receive => receiving::check_forward_path(&self.services.desk, path).await,
-            Flavour::Submit => submission::check_forward_path(&self.services.desk, path).await,
+            Flavour::Receive => receiving::check_forward_path(&self.services.desk, path, size).await,
+            Flavour::Submit => submission::check_forward_path(&self.services.desk, path, size).await,
         }
     }
 
@@ -358,7 +360,8 @@ impl<D: Desk> SmtpSession<D> {
         self.say(go_ahead);
         self.flush().await?;
         let envelope = self.dialogue.envelope().cloned().expect("data follows an envelope");
-        let mut intake = Intake::new(self.data_limits(), self.services.desk.body_writer(), self.purpose(&envelope));
+        let (purpose, writer) = (self.purpose(&envelope), self.services.desk.body_writer());
+        let mut intake = Intake::new(self.data_limits(), writer, purpose, &self.services.policy.hostname);
         self.presence.moved("data");
         let data_timeout = self.services.settings.smtp.data_timeout.get();
         while !intake.take(self.stream()).await {

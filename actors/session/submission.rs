@@ -29,8 +29,12 @@ pub(in crate::session) async fn check_sender<D: Desk>(desk: &D, login: &Login, a
 }
 
 /// RCPT: an unknown user of ours is refused at once, others are the queue's business.
-pub(in crate::session) async fn check_forward_path<D: Desk>(desk: &D, path: &ForwardPath) -> Result<(), Reply> {
-    desk.route(path).await.map(|_| ())
+pub(in crate::session) async fn check_forward_path<D: Desk>(
+    desk: &D,
+    path: &ForwardPath,
+    size: Option<u64>,
+) -> Result<(), Reply> {
+    desk.route(path, size).await.map(|_| ())
 }
 
 /// One account that submits.
@@ -74,7 +78,7 @@ impl<D: Desk> Submitter<'_, D> {
             recipient: None,
             at: received_at,
         };
-        let author = taken.authors.first().unwrap_or(&self.login.address);
+        let author = taken.authors.from.first().unwrap_or(&self.login.address);
         let mut added_headers = self.desk.sign(author, taken.staged.body, received_at).await?;
         added_headers.extend_from_slice(trace.to_field().as_bytes());
         let received = ReceivedMessage { envelope, origin, body: taken.staged.body, received_at };
@@ -86,12 +90,12 @@ impl<D: Desk> Submitter<'_, D> {
     /// then wants a Sender, which must be the account's too.
     async fn check_authors(&self, taken: &Taken) -> Result<(), Reply> {
         let mut own = false;
-        for author in &taken.authors {
+        for author in &taken.authors.from {
             own = own || self.desk.owns(self.login.account, author).await?;
         }
-        let sender_own = match &taken.sender {
+        let sender_own = match &taken.authors.sender {
             Some(sender) => self.desk.owns(self.login.account, sender).await?,
-            None => taken.authors.len() <= 1,
+            None => taken.authors.from.len() <= 1,
         };
         if own && sender_own { Ok(()) } else { Err(reply::not_your_address()) }
     }

@@ -34,8 +34,9 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// Whether the account may send as this address.
     fn owns(&self, account: AccountId, address: &Address) -> impl Future<Output = Result<bool, Reply>> + Send;
 
-    /// Where a forward-path leads; refuses an unknown user and a full mailbox.
-    fn route(&self, path: &ForwardPath) -> impl Future<Output = Result<Route, Reply>> + Send;
+    /// Where a forward-path leads; refuses an unknown user, a full mailbox, and a message of a declared `size` that could
+    /// never fit.
+    fn route(&self, path: &ForwardPath, size: Option<u64>) -> impl Future<Output = Result<Route, Reply>> + Send;
 
     /// A place for the body of one message.
     fn body_writer(&self) -> BodyWriter;

@@ -3,6 +3,7 @@
 //! Apart from the dialogue because its memory is the session's whole bound: one block in, one block out, one frame in the
 //! store's writer, and for a submitted message its header. Dropped before its end, it leaves nothing behind.
 
+use posthouse_filter::authentication_results::Disarmer;
 use posthouse_mail::structure::MessageStructure;
 use posthouse_mail::{Address, Reply};
 use posthouse_net::LineStream;
@@ -27,8 +28,14 @@ pub(in crate::session) struct Taken {
     pub staged: StagedBody,
     /// Empty for the spool.
     pub structure: MessageStructure,
-    /// Who wrote a submitted message.
-    pub authors: Vec<Address>,
+    /// Empty but for submitted messages.
+    pub authors: Authors,
+}
+
+/// Who a submitted message says it is from (RFC 5322 §3.6.2).
+#[derive(Debug, Default)]
+pub(in crate::session) struct Authors {
+    pub from: Vec<Address>,
     pub sender: Option<Address>,
 }
 
@@ -56,21 +63,20 @@ struct Stage {
 }
 
 enum Header {
-    /// The message passes as it is.
-    Untouched,
+    /// The message passes as it is, but for results that claim to be ours (RFC 8601 §5). The buffer is used again.
+    Passing(Disarmer, Vec<u8>),
     Collecting(HeaderCollector, Completion),
-    Completed {
-        authors: Vec<Address>,
-        sender: Option<Address>,
-    },
+    Completed(Authors),
 }
 
 impl Intake {
-    pub fn new(limits: DataLimits, writer: BodyWriter, purpose: Purpose) -> Self {
+    /// `hostname` is our name in Authentication-Results.
+    pub fn new(limits: DataLimits, writer: BodyWriter, purpose: Purpose, hostname: &str) -> Self {
+        let passing = || Header::Passing(Disarmer::new(hostname), Vec::new());
         let builder = || Some(StructureBuilder::new(StructureLimits::default()));
         let (structure, header) = match purpose {
-            Purpose::Deliver => (builder(), Header::Untouched),
-            Purpose::Spool => (None, Header::Untouched),
+            Purpose::Deliver => (builder(), passing()),
+            Purpose::Spool => (None, passing()),
             Purpose::Submit(completion) => (builder(), Header::Collecting(HeaderCollector::default(), completion)),
         };
         let stage = Some(Stage { writer, structure, header });
@@ -106,33 +112,28 @@ impl Intake {
 
 impl Stage {
     async fn keep(&mut self, block: &[u8]) -> Result<(), Reply> {
-        let Header::Collecting(collector, _) = &mut self.header else {
-            return self.write(block).await;
-        };
-        match collector.push(block) {
-            None => Ok(()),
-            Some((header, body)) => {
-                self.complete(&header).await?;
-                self.write(&body).await
+        match &mut self.header {
+            Header::Passing(disarmer, buffer) => {
+                let mut checked = std::mem::take(buffer);
+                disarmer.push(block, &mut checked);
+                let written = self.write(&checked).await;
+                checked.clear();
+                if let Header::Passing(_, buffer) = &mut self.header {
+                    *buffer = checked;
+                }
+                written
             }
+            Header::Completed(_) => self.write(block).await,
+            Header::Collecting(collector, completion) => match collector.push(block) {
+                None => Ok(()),
+                Some((header, body)) => {
+                    let (octets, authors) = complete(&header, completion)?;
+                    self.header = Header::Completed(authors);
+                    self.write(&octets).await?;
+                    self.write(&body).await
+                }
+            },
         }
-    }
-
-    /// The header of a submitted message is whole: adds what it lacks and lets it go.
-    async fn complete(&mut self, header: &[u8]) -> Result<(), Reply> {
-        let Header::Collecting(_, completion) = std::mem::replace(&mut self.header, Header::Untouched) else {
-            return Ok(());
-        };
-        let read = SubmittedHeader::read(header).map_err(|fault| fault.reply())?;
-        let mut authors = read.authors().to_vec();
-        if authors.is_empty() {
-            authors.push(completion.author.clone());
-        }
-        let sender = read.sender().cloned();
-        let octets = read.complete(&completion.author, &completion.date, &completion.msg_id);
-        self.write(&octets).await?;
-        self.header = Header::Completed { authors, sender };
-        Ok(())
     }
 
     async fn write(&mut self, block: &[u8]) -> Result<(), Reply> {
@@ -144,16 +145,30 @@ impl Stage {
     }
 
     async fn finish(mut self) -> Result<Taken, Reply> {
-        if let Header::Collecting(collector, _) = &mut self.header {
-            let header = std::mem::take(collector).finish();
-            self.complete(&header).await?;
-        }
+        let header = std::mem::replace(&mut self.header, Header::Completed(Authors::default()));
+        let (rest, authors) = match header {
+            Header::Passing(disarmer, mut rest) => {
+                disarmer.finish(&mut rest);
+                (rest, Authors::default())
+            }
+            // RFC 5322 §3.5: a message may be a header alone.
+            Header::Collecting(collector, completion) => complete(&collector.finish(), &completion)?,
+            Header::Completed(authors) => (Vec::new(), authors),
+        };
+        self.write(&rest).await?;
         let staged = self.writer.finish().await.map_err(|_| reply::storage_unavailable())?;
         let structure = self.structure.map(|builder| builder.finish(staged.body.size)).unwrap_or_default();
-        let (authors, sender) = match self.header {
-            Header::Completed { authors, sender } => (authors, sender),
-            Header::Untouched | Header::Collecting(..) => (Vec::new(), None),
-        };
-        Ok(Taken { staged, structure, authors, sender })
+        Ok(Taken { staged, structure, authors })
     }
+}
+
+/// The header of a submitted message is whole: what it says of its authors, and itself with what it lacked.
+fn complete(header: &[u8], completion: &Completion) -> Result<(Vec<u8>, Authors), Reply> {
+    let read = SubmittedHeader::read(header).map_err(|fault| fault.reply())?;
+    let mut authors = Authors { from: read.authors().to_vec(), sender: read.sender().cloned() };
+    if authors.from.is_empty() {
+        authors.from.push(completion.author.clone());
+    }
+    let octets = read.complete(&completion.author, &completion.date, &completion.msg_id);
+    Ok((octets, authors))
 }

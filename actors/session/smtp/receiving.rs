@@ -16,8 +16,8 @@ use crate::session::smtp::intake::Taken;
 pub(in crate::session) type Answer = (Reply, &'static str);
 
 /// RCPT: RFC 5321 §3.6.2, §7.9: we relay for nobody.
-pub(super) async fn check_forward_path<D: Desk>(desk: &D, path: &ForwardPath) -> Result<(), Reply> {
-    match desk.route(path).await? {
+pub(super) async fn check_forward_path<D: Desk>(desk: &D, path: &ForwardPath, size: Option<u64>) -> Result<(), Reply> {
+    match desk.route(path, size).await? {
         Route::NotLocal => Err(reply::relaying_denied()),
         Route::Account(_) | Route::Several => Ok(()),
     }
@@ -29,7 +29,7 @@ pub(super) async fn verify<D: Desk>(desk: &D, name: &str) -> Reply {
     let Ok(address) = Address::parse(name) else {
         return reply::cannot_verify();
     };
-    match desk.route(&ForwardPath::Address(address.clone())).await {
+    match desk.route(&ForwardPath::Address(address.clone()), None).await {
         Ok(Route::NotLocal) => reply::cannot_verify(),
         Ok(Route::Account(_) | Route::Several) => reply::verified(&address),
         Err(refusal) => refusal,
@@ -83,7 +83,7 @@ async fn hand_on<D: Desk>(desk: &D, vetted: VettedMessage, taken: Taken) -> Answ
 
 /// The account, where the one recipient is just one. What can't be found out now the spool finds out later.
 async fn only_account<D: Desk>(desk: &D, envelope: &Envelope) -> Option<AccountId> {
-    match desk.route(only_recipient(envelope)?).await {
+    match desk.route(only_recipient(envelope)?, None).await {
         Ok(Route::Account(account)) => Some(account),
         _ => None,
     }

@@ -35,6 +35,17 @@ async fn one_local_recipient_goes_straight_to_its_mailbox() {
 }
 
 #[tokio::test]
+async fn rfc8601_5_results_in_our_name_are_disarmed() {
+    let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
+    fixture.greet().await;
+    fixture.check(&HELLO).await;
+    let data = "Authentication-Results: mx.x.test; spf=pass\r\nSubject: hi\r\n\r\nhi\r\n.";
+    fixture.check(&[("DATA", "354"), (data, "250")]).await;
+    let body = fixture.body(fixture.desk.delivered()[0].1.body.body()).await;
+    assert!(!body.contains("Authentication-Results") && body.ends_with("\r\nSubject: hi\r\n\r\nhi\r\n"), "{body}");
+}
+
+#[tokio::test]
 async fn several_recipients_go_to_the_spool_and_none_is_named_to_the_others() {
     let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
     fixture.greet().await;
@@ -70,6 +81,14 @@ async fn rfc5321_3_6_2_mail_for_others_is_not_relayed() {
             ("DATA", "554 5.5.1"),
         ])
         .await;
+}
+
+#[tokio::test]
+async fn a_declared_size_that_never_fits_is_refused_at_the_recipient() {
+    let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
+    fixture.greet().await;
+    fixture.check(&HELLO[..1]).await;
+    fixture.check(&[("MAIL FROM:<> SIZE=1001", "250"), ("RCPT TO:<bob@x.test>", "552 5.2.2"), HELLO[2]]).await;
 }
 
 #[tokio::test]

@@ -99,12 +99,13 @@ impl Desk for FakeDesk {
         Ok(account == ALICE && address.key() == "alice@x.test")
     }
 
-    async fn route(&self, path: &ForwardPath) -> Result<Route, Reply> {
+    async fn route(&self, path: &ForwardPath, size: Option<u64>) -> Result<Route, Reply> {
         let Some(address) = path.address() else {
             return Ok(Route::Account(ALICE));
         };
         match address.key().as_str() {
             "alice@x.test" => Ok(Route::Account(ALICE)),
+            "bob@x.test" if size.is_some_and(|size| size > 1000) => Err(reply::larger_than_quota()),
             "bob@x.test" => Ok(Route::Account(BOB)),
             "team@x.test" => Ok(Route::Several),
             "full@x.test" => Err(reply::mailbox_full()),
