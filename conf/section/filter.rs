@@ -41,7 +41,7 @@ pub struct Filter {
     pub junk_score: f64,
     /// Score from which a message is refused.
     pub reject_score: f64,
-    /// Client prefixes that SPF and DMARC policies are not applied to: our own hosts, whose address says nothing of the sender.
+    /// Client prefixes of our own hosts, whose address says nothing of the sender: SPF and DMARC are told there, not applied.
     pub trusted: Vec<String>,
     /// Addresses, domains or client prefixes whose mail skips the score; a name counts once SPF or DKIM has proved it.
     pub allow: Vec<String>,

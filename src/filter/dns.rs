@@ -1,7 +1,8 @@
 //! The resolver in the form that mail-auth takes; the only place that knows both.
 //!
 //! Servers and cache are `net`'s; nothing is cached twice. Where no server answers at all, each message would wait for the
-//! full deadline of each stage: after a few such waits in a row the stages are told at once that DNS is away, for a while.
+//! full deadline of each stage: after a few such waits in a row the stages are told at once that DNS is away, and one
+//! question now and then finds out whether it is back.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -19,7 +20,7 @@ use crate::error::Error;
 
 /// Look-ups in a row without an answer after which DNS counts as away.
 const SILENCES_MAX: u32 = 3;
-/// How long it then counts as away before it is asked again.
+/// How often it is asked again while it is away.
 const PAUSE: Duration = Duration::from_secs(15);
 
 /// The two families of addresses.
@@ -84,11 +85,11 @@ impl Dns {
         match timeout(self.limit, question).await {
             Ok(answer) => {
                 self.silences.store(0, Ordering::Relaxed);
+                *self.away() = None;
                 Ok(answer)
             }
             Err(_) => {
                 if self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCES_MAX {
-                    self.silences.store(0, Ordering::Relaxed);
                     *self.away() = Some(Instant::now() + PAUSE);
                 }
                 Err(Error::TimedOut("DNS"))
@@ -140,13 +141,17 @@ impl Dns {
         self.authenticator.resolver().lookup(name, kind).await
     }
 
+    /// Whether to spare the question. After each pause one caller asks for all.
     fn is_away(&self) -> bool {
         let mut away = self.away();
-        let still = away.is_some_and(|until| Instant::now() < until);
-        if !still {
-            *away = None;
+        let Some(until) = *away else {
+            return false;
+        };
+        let now = Instant::now();
+        if now >= until {
+            *away = Some(now + PAUSE);
         }
-        still
+        now < until
     }
 
     fn away(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
@@ -172,6 +177,11 @@ mod tests {
         }
         assert_eq!(start.elapsed(), Duration::from_secs(15), "three waits, then none");
         tokio::time::advance(PAUSE).await;
+        assert!(dns.ask(std::future::pending::<()>()).await.is_err());
+        assert_eq!(start.elapsed(), Duration::from_secs(20) + PAUSE, "one asks for all");
+        assert!(dns.ask(std::future::ready(())).await.is_err(), "the others are spared");
+        tokio::time::advance(PAUSE).await;
         assert!(dns.ask(std::future::ready(())).await.is_ok());
+        assert!(dns.ask(std::future::ready(())).await.is_ok(), "it is back");
     }
 }

@@ -27,7 +27,7 @@ const NAME: &str = "spf";
 /// The stage.
 pub struct SpfStage {
     dns: Arc<Dns>,
-    /// Clients whose address says nothing of the sender.
+    /// Clients whose address says nothing of the sender: what is found is told, and nothing follows from it.
     trusted: PrefixSet,
     fail_reject: bool,
     deadline: Duration,
@@ -44,8 +44,8 @@ impl SpfStage {
         let client = origin.client_ip.to_canonical();
         let sender = context.message.envelope.reverse_path.address().map(ToString::to_string);
         let (identity, domain) = asked(context);
-        if origin.account.is_some() || self.trusted.contains(client) {
-            return Ok(SpfFinding { result: AuthResult::None, identity, domain, reason: Some("trusted client") });
+        if origin.account.is_some() {
+            return Ok(SpfFinding { result: AuthResult::None, identity, domain, reason: Some("authenticated") });
         }
         let question = Question { client, hello: &origin.hello, sender: sender.as_deref() };
         let result = self.dns.ask(question.ask(&self.dns)).await?;
@@ -90,9 +90,14 @@ impl Stage for SpfStage {
 
     fn examine<'a>(&'a self, context: &'a mut Context) -> BoxFuture<'a, Result<Option<FinalWord>, Error>> {
         async {
-            let finding = self.check(context).await?;
-            context.note(NAME, finding.result.as_str(), score(finding.result));
-            let refused = self.fail_reject && finding.result == AuthResult::Fail && !context.is_allowed();
+            let mut finding = self.check(context).await?;
+            let trusted = self.trusted.contains(context.message.origin.client_ip);
+            let weight = if trusted { 0.0 } else { score(finding.result) };
+            if trusted && score(finding.result) > 0.0 {
+                finding.reason = Some("trusted client, not applied");
+            }
+            context.note(NAME, finding.result.as_str(), weight);
+            let refused = self.fail_reject && finding.result == AuthResult::Fail && !trusted && !context.is_allowed();
             // RFC 7208 §8.4: a receiver that refuses a fail answers 550 5.7.1.
             let word = refused.then(|| FinalWord::reject(format!("{} does not send mail from here", finding.domain)));
             context.facts.spf = Some(finding);

@@ -282,8 +282,9 @@ mod policy {
         let verdict = judge(&server, &mut context, &Filter::default()).await;
         assert_eq!(verdict.action, Action::Accept);
         let shown = render(&context.facts, &verdict, "mx.test");
-        assert!(shown.contains("spf=none (trusted client)"), "{shown}");
-        assert!(shown.contains("dmarc=none (trusted client)"), "{shown}");
+        assert!(shown.contains("spf=fail (trusted client, not applied)"), "{shown}");
+        assert!(shown.contains("dmarc=fail (trusted client, not applied)"), "{shown}");
+        assert!(verdict.score() < 0.1, "{shown}");
     }
 
     #[tokio::test]
