@@ -15,6 +15,7 @@ mod folder;
 mod idle;
 mod list;
 mod login;
+pub mod node_desk;
 mod search;
 mod select;
 mod state;

@@ -81,7 +81,10 @@ impl<D: Desk> Dialogue<D> {
     async fn log_in(&mut self, credentials: Credentials) -> Outcome<Status> {
         let client = self.stream.transport().peer_ip();
         // RFC 4616 §2: acting as somebody else needs a right that nobody has here.
-        let asks_for_other = credentials.authorization.as_ref().is_some_and(|name| *name != credentials.authentication);
+        let asks_for_other = credentials
+            .authorization
+            .as_ref()
+            .is_some_and(|name| !name.eq_ignore_ascii_case(&credentials.authentication));
         if asks_for_other {
             return Err(Status::no("you cannot act as somebody else").code(Code::AuthorizationFailed).into());
         }
