@@ -208,13 +208,7 @@ impl Committer {
         for request in group {
             match self.resolver.check(&request) {
                 Ok(()) => {
-                    let order = u16::try_from(accepted.len()).unwrap_or(u16::MAX);
-                    let stamp = Versionstamp::new(version, order);
-                    self.resolver.record(
-                        version,
-                        &request,
-                        request.writes.stamped_keys.iter().map(|row| row.key(stamp)),
-                    );
+                    self.resolver.record(version, &request);
                     accepted.push(request);
                 }
                 Err(error) => {

@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::commit::Request;
+use crate::engine::Versionstamp;
 use crate::error::Error;
+
+/// Keys remembered at most; under more load than this a transaction is too old earlier.
+const KEYS_MAX: usize = 1_000_000;
 
 /// Writes by version. Transactions that began before the oldest are `TooOld`.
 pub(super) struct Resolver {
@@ -61,14 +65,20 @@ impl Resolver {
         self.ranges.iter().rev().take_while(move |(version, ..)| *version > since)
     }
 
-    /// Remembers the writes of a transaction that passed the check. `keys` are those that its stamp completed.
-    pub(super) fn record(&mut self, version: u64, request: &Request, keys: impl IntoIterator<Item = Bytes>) {
-        let written: Vec<Bytes> = request.writes.points.keys().cloned().chain(keys).collect();
+    /// Remembers the writes of a transaction that passed the check.
+    pub(super) fn record(&mut self, version: u64, request: &Request) {
+        let written: Vec<Bytes> = request.writes.points.keys().cloned().collect();
         for key in &written {
             self.points.insert(key.clone(), version);
         }
         for (begin, end) in request.writes.cleared.iter().chain(&request.write_conflicts) {
             self.ranges.push_back((version, begin.clone(), end.clone()));
+        }
+        for row in &request.writes.stamped_keys {
+            // Its place within the group is not final yet: it lies somewhere between these.
+            let [lowest, highest] = [0, u16::MAX].map(|order| row.key(Versionstamp::new(version, order)));
+            let beyond = [&highest[..], &[0]].concat();
+            self.ranges.push_back((version, lowest, Bytes::from(beyond)));
         }
         self.history.push_back((Instant::now(), version, written));
     }
@@ -76,7 +86,7 @@ impl Resolver {
     /// Forgets what is older than any transaction may be.
     pub(super) fn prune(&mut self, now: Instant) {
         while let Some((at, version, _)) = self.history.front() {
-            if now.duration_since(*at) <= self.keep {
+            if now.duration_since(*at) <= self.keep && self.points.len() <= KEYS_MAX {
                 break;
             }
             let version = *version;
