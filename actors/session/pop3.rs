@@ -5,6 +5,7 @@
 
 pub mod maildrops;
 mod sending;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 

@@ -24,13 +24,18 @@ const PAGE: usize = 1000;
 /// The maildrops of the store.
 #[derive(Clone)]
 pub struct StoredMaildrops {
-    pub store: Store,
-    pub mailboxes: Mailboxes,
-    pub auth: Authenticator,
-    /// `pop3.lock_lease`
-    pub lock_lease: Duration,
-    /// `pop3.maildrop_max`
-    pub maildrop_max: usize,
+    store: Store,
+    mailboxes: Mailboxes,
+    auth: Authenticator,
+    lock_lease: Duration,
+    maildrop_max: usize,
+}
+
+impl StoredMaildrops {
+    pub fn new(store: Store, mailboxes: Mailboxes, auth: Authenticator, settings: &posthouse_conf::Pop3) -> Self {
+        let (lock_lease, maildrop_max) = (settings.lock_lease.get(), settings.maildrop_max);
+        Self { store, mailboxes, auth, lock_lease, maildrop_max }
+    }
 }
 
 impl Maildrops for StoredMaildrops {
