@@ -1,3 +1,5 @@
+//! Domains in a store of their own: keys, records, signatures, rotation.
+
 use posthouse_mail::stage::BodyRef;
 use posthouse_storage::StagedBody;
 

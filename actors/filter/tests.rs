@@ -1,3 +1,5 @@
+//! The pool with stages that panic or hang, entered through the trait of all stages.
+
 use std::sync::atomic::AtomicUsize;
 
 use futures_util::FutureExt;
