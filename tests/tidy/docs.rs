@@ -23,6 +23,8 @@ fn links_of_the_documents_lead_somewhere() {
         markdown_in(&source::root().join(folder), &mut documents);
     }
     let mut findings = Vec::new();
+    // The table of standards is made from the source, and has its own test.
+    documents.retain(|document| !document.ends_with("docs/RFC.md"));
     for document in documents {
         let text = fs::read_to_string(&document).expect("a readable document");
         let folder = document.parent().expect("a document stands in a folder");

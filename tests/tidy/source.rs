@@ -82,7 +82,18 @@ fn mark_test_modules(files: &mut [SourceFile]) {
 }
 
 fn out_of_line_module(after_attribute: &str) -> Option<&str> {
-    let name = after_attribute.trim_start().trim_start_matches("pub ").strip_prefix("mod ")?;
+    let mut rest = after_attribute.trim_start();
+    while let Some(attribute) = rest.strip_prefix("#[") {
+        rest = attribute.split_once(']')?.1.trim_start();
+    }
+    // Visibility, whichever it is.
+    if let Some(public) = rest.strip_prefix("pub") {
+        rest = public.trim_start();
+        if rest.starts_with('(') {
+            rest = rest.split_once(')')?.1.trim_start();
+        }
+    }
+    let name = rest.strip_prefix("mod ")?;
     let end = name.find(|c: char| !is_word(c))?;
     name[end..].trim_start().starts_with(';').then_some(&name[..end])
 }
