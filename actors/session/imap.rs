@@ -16,6 +16,7 @@ mod idle;
 mod list;
 mod login;
 pub mod node_desk;
+mod rows;
 mod search;
 mod select;
 mod state;

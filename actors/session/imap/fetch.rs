@@ -20,6 +20,7 @@ use posthouse_wire::mime::{filter_fields, section_span};
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::dialogue::Dialogue;
+use super::rows::rows;
 use crate::clock;
 
 /// Messages whose rows are read at once.
@@ -69,7 +70,7 @@ impl<D: Desk> Dialogue<D> {
     /// Answers for some messages; how many of them are still there.
     async fn fetch_page(&mut self, fetch: &Fetch, uids: &[Uid]) -> Outcome<usize> {
         let (account, mailbox) = (self.account()?, self.selected()?.mailbox);
-        let mut rows = message::memberships_of(self.desk.store(), account, mailbox, uids).await?;
+        let mut rows = rows(self.desk.store(), account, mailbox, uids).await?;
         let seen = if fetch.marks_seen() { self.mark_seen(&mut rows).await? } else { Vec::new() };
         let emails = if fetch.items.iter().any(needs_email) {
             let ids: Vec<_> = rows.iter().map(|row| row.email).collect();

@@ -98,8 +98,11 @@ impl<D: Desk> Dialogue<D> {
         let account = self.account()?;
         let selected = self.selected()?;
         let mut matches = Vec::new();
-        let mut next = Some(Uid::FIRST);
-        while let Some(from) = next {
+        let Some(uids) = program.uids() else {
+            return Ok(RangeSet::default());
+        };
+        let mut next = Some(Uid::new(*uids.start()).unwrap_or(Uid::FIRST));
+        while let Some(from) = next.filter(|uid| uids.contains(&uid.get())) {
             let page = message::memberships(self.desk.store(), account, selected.mailbox, from, PAGE).await?;
             for row in &page.messages {
                 let Some(number) = selected.view.seq_of(row.uid) else { continue };

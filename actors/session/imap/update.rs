@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use posthouse_mail::{Flag, FlagSet, Uid};
 use posthouse_storage::change_log::{self, Change, MailboxEvent};
-use posthouse_storage::message;
 use posthouse_wire::imap::response::fetch::{FetchResponse, Segment};
 use posthouse_wire::imap::response::mailbox::{put_exists, put_expunge, put_mailbox_flags};
 use posthouse_wire::imap::seq_view::Permit;
@@ -15,6 +14,7 @@ use posthouse_wire::imap::seq_view::Permit;
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::dialogue::Dialogue;
+use super::rows::rows;
 use super::state::{Changed, Selected};
 
 /// Rows of the change log read from one snapshot.
@@ -104,7 +104,7 @@ impl<D: Desk> Dialogue<D> {
         };
         let (account, mailbox) = (self.account()?, selected.mailbox);
         for page in uids.chunks(FLAGS_PAGE) {
-            let rows = message::memberships_of(self.desk.store(), account, mailbox, page).await?;
+            let rows = rows(self.desk.store(), account, mailbox, page).await?;
             for row in rows {
                 self.tell_keywords(&row.flags)?;
                 if let Some(number) = self.selected()?.view.seq_of(row.uid) {

@@ -6,6 +6,8 @@
 
 pub mod needle;
 
+use std::ops::RangeInclusive;
+
 use jiff::civil::Date;
 use posthouse_mail::{Flag, SeqNum, Uid};
 
@@ -140,6 +142,12 @@ impl Program {
     pub fn judge(&self, facts: &impl MessageFacts) -> Truth {
         self.root.judge(facts)
     }
+
+    /// No message outside these Uids matches, so none need be read; `None`: no message matches at all.
+    pub fn uids(&self) -> Option<RangeInclusive<u32>> {
+        let (first, last) = self.root.uids();
+        (first <= last).then_some(first..=last)
+    }
 }
 
 struct View {
@@ -195,6 +203,18 @@ impl Node {
             Self::Needle(_) => Level::Body,
             Self::Not(node) => node.level(),
             Self::Any(nodes) | Self::Every(nodes) => nodes.iter().map(Self::level).max().unwrap_or(Level::Row),
+        }
+    }
+
+    /// The least and the greatest Uid that can match; in the wrong order where none can.
+    fn uids(&self) -> (u32, u32) {
+        match self {
+            Self::Uid(set) => match (set.ranges().first(), set.ranges().last()) {
+                (Some(first), Some(last)) => (*first.start(), *last.end()),
+                _ => (u32::MAX, 0),
+            },
+            Self::Every(nodes) => nodes.iter().map(Self::uids).fold((0, u32::MAX), |a, b| (a.0.max(b.0), a.1.min(b.1))),
+            _ => (0, u32::MAX),
         }
     }
 

@@ -152,6 +152,21 @@ fn dear_facts_are_asked_for_only_when_cheap_ones_leave_it_open() {
 }
 
 #[test]
+fn uids_that_cannot_match_need_not_be_read() {
+    for (keys, expect) in [
+        ("ALL", Some(0..=u32::MAX)),
+        ("UID 7:9", Some(7..=9)),
+        ("UID 3,9 UNSEEN", Some(3..=9)),
+        ("UID 3:9 (UID 8:20 SEEN)", Some(8..=9)),
+        ("UID 1:2 UID 5:9", None),
+        ("OR UID 7 SEEN", Some(0..=u32::MAX)),
+        ("NOT UID 7", Some(0..=u32::MAX)),
+    ] {
+        assert_eq!(program(keys).uids(), expect, "{keys}");
+    }
+}
+
+#[test]
 fn a_number_beyond_the_mailbox_is_refused() {
     let key = Key::Sequence(SequenceSet::parse(&mut crate::imap::scan::Scanner::new(b"4")).expect("a set"));
     assert!(Program::new(&key, 3, None).is_err());
