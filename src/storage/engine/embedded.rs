@@ -293,6 +293,7 @@ mod tests {
         mood.store(FULL, Ordering::SeqCst);
         for _ in 0..3 {
             assert_eq!(put(&engine, b"lost").await, Err(Error::Full));
+            assert!(has(&engine, b"before").await);
         }
         mood.store(SOUND, Ordering::SeqCst);
         put(&engine, b"after").await.expect("there is room again");

@@ -1,11 +1,13 @@
 //! The commit thread: the one writer. It takes whatever waits, checks it, makes it durable with one sync and publishes it.
 //!
-//! While a group is on its way to the disk the next one gathers, so that no timer is needed. The order within a group: check
-//! against what others wrote, write the frames of small bodies, sync every segment that the group touches, commit the
-//! index, publish the new snapshot and its version as one pair, fire watches, answer. A body is durable before its row.
+//! While a group is on its way to the disk the next one gathers, so that no timer is needed. The order within a group:
+//! check against what others wrote, write the frames of small bodies, sync every segment that the group touches while its
+//! rows are applied, commit the index, publish the new snapshot and its version as one pair, fire watches, answer. A body
+//! is durable before its row.
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use posthouse_obs::event::store as event;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
-use super::index::{Index, Snapshot};
+use super::index::{Failed, Index, Snapshot};
 use super::index_file::Fault;
 use super::overlay::Overlay;
 use super::resolver::Resolver;
@@ -171,8 +173,8 @@ impl Committer {
         if accepted.is_empty() {
             return;
         }
-        let outcome = self.sync_segments(&accepted).and_then(|()| self.commit_index(version, &accepted));
-        if let Err(error) = outcome.and_then(|()| self.publish(version)) {
+        let outcome = self.make_durable(version, &accepted).and_then(|()| self.publish(version));
+        if let Err(error) = outcome {
             return refuse(accepted, &error);
         }
         self.shared.watches.fire(&accepted);
@@ -195,9 +197,9 @@ impl Committer {
             Condition::Sound => Ok(()),
             Condition::Failed(reason) => Err(Error::Unavailable(reason.clone())),
             Condition::Interrupted => {
-                self.index.reopen()?;
+                let found = self.index.reopen()?;
                 self.condition = Condition::Sound;
-                self.publish(self.version)
+                self.publish(found)
             }
         }
     }
@@ -220,21 +222,30 @@ impl Committer {
         accepted
     }
 
-    fn sync_segments(&mut self, group: &[Request]) -> Result<(), Error> {
-        let bodies = group.iter().flat_map(|request| &request.bodies).filter(|body| !body.staged.is_durable());
-        let mut segments: Vec<&Arc<Segment>> = bodies.flat_map(|body| body.staged.segments()).collect();
-        segments.sort_by_key(|segment| segment.number);
-        segments.dedup_by_key(|segment| segment.number);
-        for segment in segments {
-            segment.sync().map_err(|error| self.fail(format!("a sync of a body segment failed: {error}")))?;
+    /// Syncs the segments of a group while its rows are applied, then commits the rows: a body is durable before its row.
+    fn make_durable(&mut self, version: u64, group: &[Request]) -> Result<(), Error> {
+        let segments = unsynced_segments(group);
+        let outcome = std::thread::scope(|scope| {
+            let helper = std::thread::Builder::new().name("sync".to_owned());
+            let syncing = match segments.is_empty() {
+                true => None,
+                false => helper.spawn_scoped(scope, || sync_all(&segments)).ok(),
+            };
+            self.index.commit(version, group, || match syncing {
+                Some(helper) => helper.join().unwrap_or_else(|_| Err(io::Error::other("the sync panicked"))),
+                // None to sync, or no thread to be had.
+                None => sync_all(&segments),
+            })
+        });
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Failed::Bodies(error)) => Err(self.fail(format!("a sync of a body segment failed: {error}"))),
+            Err(Failed::Rows(error)) => self.recover(version, error),
         }
-        Ok(())
     }
 
-    fn commit_index(&mut self, version: u64, group: &[Request]) -> Result<(), Error> {
-        let Err(error) = self.index.commit(version, group) else {
-            return Ok(());
-        };
+    /// Finds out what an error of the index left behind.
+    fn recover(&mut self, version: u64, error: Error) -> Result<(), Error> {
         emit(event::StoreFailed { operation: "commit", reason: error.to_string() });
         match self.index.take_fault() {
             Some(Fault::Sync(reason)) => {
@@ -251,7 +262,12 @@ impl Committer {
         match self.index.reopen() {
             Ok(found) => {
                 self.condition = Condition::Sound;
-                if found == version { Ok(()) } else { Err(error) }
+                if found == version {
+                    return Ok(());
+                }
+                // Readers must not be left with a snapshot of the file as it was open before.
+                self.publish(found)?;
+                Err(error)
             }
             Err(_) => Err(Error::MaybeCommitted),
         }
@@ -302,6 +318,19 @@ fn write_bodies(group: Vec<Request>) -> Vec<Request> {
     let (with_bodies, without) = group.into_iter().partition(|request| !request.bodies.is_empty());
     refuse(with_bodies, &error);
     without
+}
+
+/// The segments that must be synced before the rows of a group are.
+fn unsynced_segments(group: &[Request]) -> Vec<&Arc<Segment>> {
+    let bodies = group.iter().flat_map(|request| &request.bodies).filter(|body| !body.staged.is_durable());
+    let mut segments: Vec<&Arc<Segment>> = bodies.flat_map(|body| body.staged.segments()).collect();
+    segments.sort_by_key(|segment| segment.number);
+    segments.dedup_by_key(|segment| segment.number);
+    segments
+}
+
+fn sync_all(segments: &[&Arc<Segment>]) -> io::Result<()> {
+    segments.iter().try_for_each(|segment| segment.sync())
 }
 
 /// Frames in the order of their places.

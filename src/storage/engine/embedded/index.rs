@@ -1,6 +1,7 @@
 //! The ordered index: one redb table of octets, commits that need no repair after a crash, and the snapshots read from it.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -65,6 +66,25 @@ impl Snapshot {
     }
 }
 
+/// What kept a group from being committed.
+pub(super) enum Failed {
+    /// Its bodies are not durable; nothing of the group stands in the index.
+    Bodies(io::Error),
+    /// The index failed, before or during its commit.
+    Rows(Error),
+}
+
+enum Unwritten {
+    Bodies(io::Error),
+    Rows(redb::Error),
+}
+
+impl From<redb::Error> for Unwritten {
+    fn from(error: redb::Error) -> Self {
+        Self::Rows(error)
+    }
+}
+
 /// The index, open for writing. Only the commit thread has it.
 pub(super) struct Index {
     path: PathBuf,
@@ -112,11 +132,8 @@ impl Index {
             }
             return Ok(self.read_number(VERSION_KEY)?.unwrap_or(0));
         }
-        let written = self.write(|table| {
-            table.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
-            Ok(())
-        });
-        written.map_err(|error| self.explain(error))?;
+        self.write(|table| Ok(drop(table.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?)))
+            .map_err(|error: redb::Error| self.explain(error))?;
         Ok(0)
     }
 
@@ -136,30 +153,38 @@ impl Index {
         .transpose()
     }
 
-    /// One durable transaction of the index.
-    fn write(&self, apply: impl FnOnce(&mut WriteTable<'_>) -> Result<(), redb::Error>) -> Result<(), redb::Error> {
+    /// One durable transaction of the index. An error of `apply` leaves it as it was.
+    fn write<E: From<redb::Error>>(&self, apply: impl FnOnce(&mut WriteTable<'_>) -> Result<(), E>) -> Result<(), E> {
         let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
-        let mut txn = database.begin_write()?;
-        txn.set_durability(Durability::Immediate)?;
+        let mut txn = database.begin_write().map_err(redb::Error::from)?;
+        txn.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
         // Saves the allocator's state with each commit, so that opening after a crash walks no tree.
         txn.set_quick_repair(true);
         {
-            let mut table = txn.open_table(ROWS)?;
+            let mut table = txn.open_table(ROWS).map_err(redb::Error::from)?;
             apply(&mut table)?;
         }
-        Ok(txn.commit()?)
+        Ok(txn.commit().map_err(redb::Error::from)?)
     }
 
-    /// Applies a group and makes it durable.
-    pub(super) fn commit(&self, version: u64, group: &[Request]) -> Result<(), Error> {
+    /// Applies a group, waits until its bodies are durable, and makes it durable itself.
+    pub(super) fn commit(
+        &self,
+        version: u64,
+        group: &[Request],
+        bodies: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Failed> {
         let outcome = self.write(|table| {
             for (request, order) in group.iter().zip(0u16..) {
                 apply(table, request, Versionstamp::new(version, order))?;
             }
-            table.insert(VERSION_KEY, version.to_le_bytes().as_slice())?;
-            Ok(())
+            table.insert(VERSION_KEY, version.to_le_bytes().as_slice()).map_err(redb::Error::from)?;
+            bodies().map_err(Unwritten::Bodies)
         });
-        outcome.map_err(|error| self.explain(error))
+        outcome.map_err(|error| match error {
+            Unwritten::Bodies(error) => Failed::Bodies(error),
+            Unwritten::Rows(error) => Failed::Rows(self.explain(error)),
+        })
     }
 
     /// The state as last committed.
@@ -222,9 +247,7 @@ pub(super) fn storage(error: redb::StorageError) -> Error {
 #[cfg(test)]
 pub(super) fn overwrite_format(dir: &Path, format: u64) {
     let (index, _) = Index::open(dir, 1 << 20, Arc::new(|file| Box::new(file))).expect("an index");
-    let written = index.write(|table| {
-        table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?;
-        Ok(())
-    });
-    written.expect("written");
+    index
+        .write::<redb::Error>(|table| Ok(drop(table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?)))
+        .expect("written");
 }
