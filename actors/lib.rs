@@ -16,11 +16,20 @@
 //!
 //! ractor's inboxes have no bound, so every bound here is a permit that rides in the message or a queue of our own.
 
+pub mod admin;
 pub mod admission;
 pub mod auth;
 pub mod clock;
+pub mod directory;
 pub mod domain;
 pub mod filter;
 pub mod listener;
+pub mod mailbox;
+pub mod node;
+pub mod notice;
+pub mod queue;
+pub mod relay;
 pub mod session;
+pub mod spool;
 pub mod supervise;
+pub mod sweeper;

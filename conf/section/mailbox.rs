@@ -28,6 +28,8 @@ pub struct Mailbox {
     pub keywords_max: usize,
     /// Separates user and detail in `user+detail@domain` (RFC 5233).
     pub detail_separator: char,
+    /// Who reads postmaster's mail where no address row says so; empty: the first administrator (RFC 5321 §4.5.1).
+    pub postmaster: String,
     /// Aliases followed one after another.
     pub alias_depth_max: usize,
     /// Addresses that one alias expands to.
@@ -47,6 +49,7 @@ impl Default for Mailbox {
             depth_max: 20,
             keywords_max: 100,
             detail_separator: '+',
+            postmaster: String::new(),
             alias_depth_max: 10,
             alias_targets_max: 1000,
         }

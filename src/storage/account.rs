@@ -13,7 +13,7 @@ use crate::keys::{self, KeyParts, KeyRange};
 use crate::mailbox;
 use crate::message;
 use crate::record::{AccountRow, AddressRow, CredentialRow, EmailRow};
-use crate::shard::Fence;
+use crate::shard::{Fence, ShardId};
 use crate::store::Store;
 use crate::transaction::{Transaction, check_fence};
 use crate::writer::{AccountState, Writer, boxed};
@@ -166,6 +166,7 @@ async fn delete_in(txn: &mut Transaction<'_>, writer: &Writer, domain_fence: Fen
     address::release(txn, domain_fence, DomainId::new(account.row.domain), &address).await?;
     txn.clear(&keys::credential(account.id));
     set_admin(txn, account.id, false);
+    txn.set(&keys::departed(account.id), &[]);
     let now = account.now.0;
     account.touch().deleted_at = Some(now);
     account.save(txn)?;
@@ -198,8 +199,15 @@ async fn sweep_in(txn: &mut Transaction<'_>, writer: &Writer) -> Result<bool, Er
                 txn.clear_range(&range.begin, &range.end);
             }
         }
+        txn.clear(&keys::departed(account.id));
     }
     Ok(more)
+}
+
+/// Deleted accounts that still wait for their sweep.
+pub async fn departed(store: &Store) -> Result<Vec<AccountId>, Error> {
+    let page = codec::page(&mut store.snapshot(), &keys::all_departed(), usize::MAX).await?;
+    Ok(page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).u64()).map(AccountId::new).collect())
 }
 
 /// An account by its id; deleted ones are not found, disabled ones are.
@@ -256,6 +264,21 @@ pub async fn list(
         }
         match rows.last() {
             Some((key, _)) if more => range.begin = keys::after(key),
+            _ => return Ok(accounts),
+        }
+    }
+}
+
+/// Every account of a shard, deleted ones that are not yet swept included; what a sweep walks.
+pub async fn in_shard(store: &Store, shard: ShardId) -> Result<Vec<AccountId>, Error> {
+    let mut range = keys::accounts_in(shard);
+    let mut accounts = Vec::new();
+    loop {
+        // A snapshot for each page: no snapshot lives long.
+        let page = codec::page(&mut store.snapshot(), &range, 500).await?;
+        accounts.extend(page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).u64()).map(AccountId::new));
+        match page.rows.last() {
+            Some((key, _)) if page.more => range.begin = keys::after(key),
             _ => return Ok(accounts),
         }
     }

@@ -59,9 +59,17 @@ pub struct Finding {
     pub detail: String,
 }
 
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}: {}: {}", self.rule, self.place, self.detail)
+    }
+}
+
 /// How far a walk has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Walked {
+    /// Of `ShardId::COUNT`; each is walked before mail under way and bodies are.
+    pub shards: u64,
     pub accounts: u64,
     pub mailboxes: u64,
     pub emails: u64,
@@ -119,6 +127,7 @@ pub async fn run(store: &Store, progress: Progress<'_>) -> Result<Report, Error>
     let mut report = Report::default();
     for number in 0..ShardId::COUNT {
         let shard = ShardId::new(number).expect("every number below COUNT is a shard");
+        report.walked.shards = u64::from(number) + 1;
         let page = codec::page(&mut store.snapshot(), &keys::accounts_in(shard), usize::MAX).await?;
         for (key, _) in &page.rows {
             let Some(id) = keys::KeyParts::of(key).u64() else { continue };

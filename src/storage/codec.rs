@@ -15,6 +15,8 @@ pub const SPLIT_AT: usize = 64 * 1024;
 
 /// The layout that this binary writes.
 const VERSION: u8 = 1;
+/// The newest record format that this binary writes and reads.
+pub const FORMAT_MAX: u32 = VERSION as u32;
 /// Second octet: the record follows.
 const WHOLE: u8 = 0;
 /// Second octet: the number of pieces follows.

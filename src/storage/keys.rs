@@ -2,8 +2,9 @@
 //!
 //! Three classes of rows (`Class`): *owned* rows begin with their shard, whose fence row is the first key of that range,
 //! and are written only under that fence; rows *inserted by anyone* have a unique key and are changed only by their
-//! owner; *commutative* rows are moved by atomic operations. Parts keep their order: integers are big-endian, text is
-//! closed by a zero octet with zeros inside escaped, so that a key sorts as the tuple of its parts does.
+//! owner; *commutative* rows are moved by atomic operations. A key sorts as the tuple of its parts does (`keys/part.rs`).
+
+mod part;
 
 use posthouse_mail::{
     AccountId, BlobId, Domain, DomainId, EmailId, IngestId, MailboxId, ModSeq, ThreadId, Uid, UnixMillis,
@@ -11,6 +12,8 @@ use posthouse_mail::{
 
 use crate::blob::segment::SegmentNumber;
 use crate::shard::ShardId;
+
+pub use part::{KeyParts, after};
 
 /// Who may write a row, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,7 @@ subspaces! {
 
     DomainName = 0x40, Inserted;  // name -> domain
     Admin = 0x41, Inserted;       // account -> nothing
+    Departed = 0x4c, Inserted;    // account that was deleted -> nothing, until it is swept
     Spool = 0x42, Inserted;       // message -> envelope, body, outcome per forward-path
     QueueMessage = 0x43, Inserted; // message -> envelope, body, destinations with open recipients
     BlobState = 0x44, Inserted;   // blob -> size, content or its places in segments
@@ -274,6 +278,13 @@ pub fn admins() -> KeyRange {
     Key::open(Subspace::Admin).children()
 }
 
+pub fn departed(account: AccountId) -> Key {
+    Key::open(Subspace::Departed).u64(account.get())
+}
+pub fn all_departed() -> KeyRange {
+    Key::open(Subspace::Departed).children()
+}
+
 // Mail under way.
 pub fn spool(message: IngestId) -> Key {
     Key::open(Subspace::Spool).u128(message.get())
@@ -292,10 +303,6 @@ pub fn queue_work(destination: &Domain, due: UnixMillis, message: IngestId) -> K
 }
 pub fn queue_works(destination: &Domain) -> KeyRange {
     of_queue(destination).children()
-}
-/// All work in a shard, destination by destination.
-pub fn queue_works_in(shard: ShardId) -> KeyRange {
-    Key::owned(shard, Subspace::QueueWork).children()
 }
 
 // Bodies.
@@ -397,168 +404,10 @@ fn of_queue(destination: &Domain) -> Key {
     Key::owned(queue_shard(destination), Subspace::QueueWork).text(destination.as_str().as_bytes())
 }
 
-impl Key {
-    fn owned(shard: ShardId, subspace: Subspace) -> Self {
-        debug_assert!(subspace.class() == Class::Owned, "only owned rows begin with a shard");
-        let mut bytes = Vec::with_capacity(40);
-        bytes.push(OWNED);
-        bytes.extend_from_slice(&shard.get().to_be_bytes());
-        bytes.push(subspace.byte());
-        Self(bytes)
-    }
-
-    fn open(subspace: Subspace) -> Self {
-        debug_assert!(subspace.class() != Class::Owned, "owned rows begin with their shard");
-        let mut bytes = Vec::with_capacity(64);
-        bytes.push(subspace.byte());
-        Self(bytes)
-    }
-
-    /// Octets of a width that every key of the subspace shares at this place.
-    fn number(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn u32(self, value: u32) -> Self {
-        self.number(&value.to_be_bytes())
-    }
-
-    fn u64(self, value: u64) -> Self {
-        self.number(&value.to_be_bytes())
-    }
-
-    fn u128(self, value: u128) -> Self {
-        self.number(&value.to_be_bytes())
-    }
-
-    /// Octets of any length: closed by 00 00, a zero inside is 00 ff, so that no text is a prefix of another.
-    fn text(mut self, bytes: &[u8]) -> Self {
-        for byte in bytes {
-            self.0.push(*byte);
-            if *byte == 0 {
-                self.0.push(0xff);
-            }
-        }
-        self.0.extend_from_slice(&[0, 0]);
-        self
-    }
-
-    fn owner(self, owner: BlobOwner) -> Self {
-        match owner {
-            BlobOwner::Email { account, email } => self.number(&[1]).u64(account.get()).u64(email.get()),
-            BlobOwner::Spool(message) => self.number(&[2]).u128(message.get()),
-            BlobOwner::Queue(message) => self.number(&[3]).u128(message.get()),
-        }
-    }
-
-    /// Every key that begins with this one.
-    fn children(self) -> KeyRange {
-        KeyRange { end: after_prefix(&self.0), begin: self.0 }
-    }
-
-    pub fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::ops::Deref for Key {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// The least key after every key with this prefix.
-fn after_prefix(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return end;
-        }
-    }
-    vec![0xff; 2]
-}
-
-/// The least key after `key`: where a scan goes on after a page that ended there.
-pub fn after(key: &[u8]) -> Vec<u8> {
-    let mut next = key.to_vec();
-    next.push(0);
-    next
-}
-
-/// Reads a key's parts back, last part first: all our keys end in parts of a fixed width.
-pub struct KeyParts<'a>(&'a [u8]);
-
-impl<'a> KeyParts<'a> {
-    pub fn of(key: &'a [u8]) -> Self {
-        Self(key)
-    }
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (rest, part) = self.0.split_last_chunk::<N>()?;
-        self.0 = rest;
-        Some(*part)
-    }
-
-    pub fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    pub fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    pub fn u128(&mut self) -> Option<u128> {
-        self.take().map(u128::from_be_bytes)
-    }
-
-    pub fn blob(&mut self) -> Option<BlobId> {
-        self.take().map(BlobId::new)
-    }
-
-    pub fn owner(&mut self) -> Option<BlobOwner> {
-        let id = self.u128()?;
-        match self.take::<1>()? {
-            [1] => {
-                let [account, email] =
-                    [id >> 64, id & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0));
-                Some(BlobOwner::Email { account: AccountId::new(account), email: EmailId::new(email) })
-            }
-            [2] => Some(BlobOwner::Spool(IngestId::new(id))),
-            [3] => Some(BlobOwner::Queue(IngestId::new(id))),
-            _ => None,
-        }
-    }
-
-    /// The text that a key ends in, given how many octets stand before it.
-    pub fn text_after(&self, fixed: usize) -> Option<Vec<u8>> {
-        let escaped = self.0.get(fixed..)?.strip_suffix(&[0, 0])?;
-        let mut text = Vec::with_capacity(escaped.len());
-        let mut bytes = escaped.iter();
-        while let Some(byte) = bytes.next() {
-            if *byte == 0 && bytes.next() != Some(&0xff) {
-                return None;
-            }
-            text.push(*byte);
-        }
-        Some(text)
-    }
-}
-
 /// Octets before the text in a key of an owned subspace whose first part is an account or domain id.
 pub const OWNED_ID_WIDTH: usize = 1 + 2 + 1 + 8;
 /// Octets before the text in a `MailboxName` key.
 pub const MAILBOX_NAME_WIDTH: usize = OWNED_ID_WIDTH + 8;
-/// Octets before the text in a `QueueWork` key.
-pub const OWNED_WIDTH: usize = 1 + 2 + 1;
 /// Octets before the text in a key that is not owned.
 pub const OPEN_WIDTH: usize = 1;
 

@@ -30,6 +30,7 @@ pub mod transit;
 mod writer;
 
 pub use blob::sweep::SweepReport;
+pub use codec::FORMAT_MAX;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
 pub use engine::{Atomic, Isolation, Page, RangeRequest, Versionstamp, Watch};
 pub use error::Error;

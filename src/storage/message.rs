@@ -85,6 +85,12 @@ impl Append {
     pub fn size(&self) -> u64 {
         octets(&self.prefix, self.body.body().size)
     }
+
+    /// Octets that it adds to a transaction, about: what a batch is bounded by.
+    pub fn weight(&self) -> usize {
+        const ROWS: usize = 1024;
+        self.prefix.len().saturating_add(prost::Message::encoded_len(&self.structure)).saturating_add(ROWS)
+    }
 }
 
 /// What became of each message of a batch, in its order.

@@ -1,3 +1,4 @@
+//! Addresses: what each kind of row resolves to, and the bounds of following them.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -1,3 +1,4 @@
+//! Planted damage, one kind for each rule, and a store that others write to meanwhile.
 #![allow(clippy::unwrap_used)]
 
 use posthouse_mail::{Domain, IngestId, MailboxId, ReversePath, SpecialUse, Uid, UnixMillis};

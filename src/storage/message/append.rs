@@ -4,6 +4,8 @@
 //! Message-ID and the body's state; it writes account, mailbox and change row once for the whole batch, and for each
 //! message its email, membership, thread, reference and done row.
 
+use std::borrow::Borrow;
+
 use posthouse_mail::stage::{BodyRef, StoredMessage};
 use posthouse_mail::{Flag, MailboxId, ModSeq, SpecialUse, ThreadId, UidValidity};
 
@@ -22,15 +24,20 @@ use crate::writer::{AccountState, Writer, boxed};
 
 /// Stores messages. Each item has its own answer: one that is over quota or names no mailbox leaves the others alone;
 /// one that was stored before yields what it yielded then.
-pub async fn append(store: &Store, writer: &Writer, batch: &[Append]) -> Result<Appended, Error> {
+pub async fn append<A>(store: &Store, writer: &Writer, batch: &[A]) -> Result<Appended, Error>
+where
+    A: Borrow<Append> + Sync,
+{
     writer.run(store, |txn| boxed(append_in(txn, writer, batch))).await
 }
 
-/// The same inside a transaction of the caller.
-pub(crate) async fn append_in(txn: &mut Transaction<'_>, writer: &Writer, batch: &[Append]) -> Result<Appended, Error> {
+async fn append_in<A>(txn: &mut Transaction<'_>, writer: &Writer, batch: &[A]) -> Result<Appended, Error>
+where
+    A: Borrow<Append> + Sync,
+{
     let mut results = Vec::with_capacity(batch.len());
     let mut account: Option<AccountState> = None;
-    for item in batch {
+    for item in batch.iter().map(Borrow::borrow) {
         if let Some(done) = done::find(txn, writer.account, item.request, item.item).await? {
             results.push(earlier(writer, &done));
             continue;

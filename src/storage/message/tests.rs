@@ -1,3 +1,4 @@
+//! Messages: each operation, its repeat, and random histories against a model.
 #![allow(clippy::unwrap_used)]
 
 use posthouse_mail::{Flag, ModSeq, SpecialUse, UnixMillis};

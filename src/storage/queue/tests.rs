@@ -1,3 +1,4 @@
+//! Spool and queue: what finishes a recipient, what it causes, and that a repeat causes nothing.
 #![allow(clippy::unwrap_used)]
 
 use posthouse_mail::{EnhancedStatus, ForwardPath, ReversePath, SpecialUse};
