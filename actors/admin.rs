@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use posthouse_net::local_socket::{self, AdminStream};
+use posthouse_storage::ShardId;
+use posthouse_storage::check::{self, Walked};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -80,9 +82,25 @@ impl Admin {
     }
 
     async fn check_store(&self, progress: Progress<'_>) -> AdminResult {
-        let report = posthouse_storage::check::run(&self.services.store, progress).await.map_err(words)?;
-        let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
-        view(&CheckView { whole: findings.is_empty(), rows: report.rows, findings })
+        // The bodies come last, and nobody knows their number before.
+        let total = u64::from(ShardId::COUNT) + 1;
+        let mut step = |walked: &Walked| {
+            let what = format!("{} accounts, {} messages, {} bodies", walked.accounts, walked.emails, walked.bodies);
+            progress(walked.shards, total, &what);
+        };
+        let report = check::run(&self.services.store, &mut step).await.map_err(words)?;
+        let Walked { accounts, emails, bodies, spooled, queued, .. } = report.walked;
+        progress(total, total, &format!("{accounts} accounts, {emails} messages, {bodies} bodies"));
+        view(&CheckView {
+            whole: report.is_whole(),
+            accounts,
+            emails,
+            bodies,
+            spooled,
+            queued,
+            truncated: report.truncated,
+            findings: report.findings.iter().map(ToString::to_string).collect(),
+        })
     }
 }
 

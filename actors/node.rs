@@ -5,6 +5,7 @@
 //! On failure: a listener, the admin socket or a sweeper that dies is started again; a supervisor of entities that dies is
 //! a fault that no restart inside mends, so the node ends and whoever runs it starts it anew.   Standards: none.
 
+mod opening;
 mod root;
 mod services;
 
@@ -13,8 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use posthouse_conf::Settings;
-use posthouse_filter::rate::Admission;
-use posthouse_net::{Resolver, TlsAcceptor};
 use posthouse_storage::Store;
 use ractor::ActorRef;
 use thiserror::Error;
@@ -22,7 +21,6 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use crate::admin::Admin;
-use crate::session::Drain;
 
 pub(crate) use root::RootMsg;
 pub use services::Services;
@@ -38,8 +36,8 @@ pub enum StartError {
     Actor { what: &'static str, source: ractor::SpawnErr },
     #[error("{0}")]
     Filter(#[from] posthouse_filter::Error),
-    #[error("{what}: {source}")]
-    Io { what: &'static str, source: std::io::Error },
+    #[error("sending: {0}")]
+    Sending(String),
 }
 
 impl StartError {
@@ -66,9 +64,9 @@ impl Node {
         let store = Store::open(&dir, &settings.storage)
             .await
             .map_err(|source| StartError::Store { dir: dir.display().to_string(), source })?;
-        let stop_requested = Arc::new(Notify::new());
-        let (root, root_ended) = root::start(&settings, stop_requested.clone()).await?;
-        let services = match services::start(settings, store.clone(), &root, stop_requested).await {
+        let (failed, stop_requested) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+        let (root, root_ended) = root::start(&settings, failed.clone(), stop_requested.clone()).await?;
+        let services = match services::start(settings, store.clone(), &root, (failed, stop_requested)).await {
             Ok(services) => Arc::new(services),
             Err(error) => {
                 root.stop(None);
@@ -86,7 +84,7 @@ impl Node {
 
     /// Binds every address first, then accepts on all: a taken port leaves nothing half open.
     pub async fn listen(&self) -> Result<(), StartError> {
-        services::listen(&self.services, &self.root, self.admin()).await?;
+        opening::open(&self.services, &self.root, self.admin()).await?;
         self.services.ready.store(true, Ordering::Release);
         Ok(())
     }
@@ -110,26 +108,17 @@ impl Node {
         while services.admission.connections_open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        services.queues.settle(deadline).await;
+        if let Ok(queues) = services.queues() {
+            queues.settle(deadline).await;
+            posthouse_net::local_socket::unbind(&services.settings.node.data_dir);
+        }
+        let _ = services.closing.send(true);
         self.root.stop(None);
         if let Some(ended) = self.root_ended.lock().await.take() {
             let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
         }
-        posthouse_net::local_socket::unbind(&services.settings.node.data_dir);
         if let Err(error) = services.store.close().await {
             posthouse_obs::emit(posthouse_obs::event::actor::NodeEndedBadly { reason: error.to_string() });
         }
     }
-}
-
-/// Everything of the node that has no dependency on other actors.
-struct Ground {
-    settings: Arc<Settings>,
-    store: Store,
-    resolver: Resolver,
-    tls: Option<TlsAcceptor>,
-    admission: Arc<Admission>,
-    drain: Drain,
-    drain_switch: tokio::sync::watch::Sender<bool>,
-    failed: Arc<AtomicBool>,
 }

@@ -28,6 +28,8 @@ pub(super) async fn run(services: &Services, request: AdminRequest) -> AdminResu
             let domain_fence = services.placement.fence(keys::domain_shard(account.domain));
             account::delete(&services.store, &writer(services, account.id), domain_fence).await.map_err(words)?;
             services.auth.forget(account.id);
+            // The account is gone already; its mail goes now, or with the next sweep if this is cut short.
+            services.mailboxes.tidy(account.id).await.map_err(words)?;
             view(&())
         }
         _ => Err("not a command about accounts".to_owned()),
@@ -100,8 +102,7 @@ async fn set(services: &Services, account: &Account, change: AccountChange) -> R
         enabled: change.enabled,
         admin: change.admin,
     };
-    let changed =
-        account::change(&services.store, &writer(services, account.id), &change).await.map_err(words)?;
+    let changed = account::change(&services.store, &writer(services, account.id), &change).await.map_err(words)?;
     // A login that was right before may be wrong now.
     services.auth.forget(account.id);
     show(services, &changed).await

@@ -6,9 +6,7 @@ use posthouse_storage::domain::{self, DkimAlgorithm, LocalDomain};
 use posthouse_storage::{Error, Fence, keys};
 
 use super::account::parse;
-use super::{
-    AdminRequest, AdminResult, AliasView, DkimKeyView, DnsRecordView, DomainChange, DomainView, view, words,
-};
+use super::{AdminRequest, AdminResult, AliasView, DkimKeyView, DnsRecordView, DomainChange, DomainView, view, words};
 use crate::clock;
 use crate::node::Services;
 
@@ -162,8 +160,5 @@ async fn list_aliases(services: &Services, name: Option<String>) -> Result<Vec<A
 }
 
 fn alias_view(alias: &Alias) -> AliasView {
-    AliasView {
-        address: alias.address.to_string(),
-        targets: alias.targets.iter().map(Address::to_string).collect(),
-    }
+    AliasView { address: alias.address.to_string(), targets: alias.targets.iter().map(Address::to_string).collect() }
 }

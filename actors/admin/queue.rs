@@ -21,14 +21,14 @@ pub(super) async fn run(services: &Services, request: AdminRequest) -> AdminResu
         AdminRequest::QueueRetry { which } => {
             let mut count = 0;
             for work in choose(services, which).await? {
-                count += u64::from(services.queues.retry(&work.id).await.map_err(words)?);
+                count += u64::from(services.queues()?.retry(&work.id).await.map_err(words)?);
             }
             view(&CountView { count })
         }
         AdminRequest::QueueBounce { which } => {
             let mut count = 0;
             for work in choose(services, which).await? {
-                count += u64::from(services.queues.bounce(&work.id).await.map_err(words)?);
+                count += u64::from(services.queues()?.bounce(&work.id).await.map_err(words)?);
             }
             view(&CountView { count })
         }

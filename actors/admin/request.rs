@@ -157,7 +157,13 @@ pub struct ListenerView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CheckView {
     pub whole: bool,
-    pub rows: u64,
+    pub accounts: u64,
+    pub emails: u64,
+    pub bodies: u64,
+    pub spooled: u64,
+    pub queued: u64,
+    /// There were more findings than are listed.
+    pub truncated: bool,
     pub findings: Vec<String>,
 }
 

@@ -24,7 +24,12 @@ pub(crate) type StartChild = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<
 
 pub(crate) enum RootMsg {
     /// A child that was started and is to be started again when it fails.
-    Adopt { kind: &'static str, name: String, id: ActorId, start: StartChild },
+    Adopt {
+        kind: &'static str,
+        name: String,
+        id: ActorId,
+        start: StartChild,
+    },
     StartAgain(Box<Child>),
 }
 

@@ -55,8 +55,16 @@ pub struct Queue {
     pub loopback_allowed: bool,
     /// A queue actor without work leaves memory after this.
     pub passivate_after: Span,
+    /// How often the store is searched for due work whose queue sleeps; also the age of the depth metrics.
+    pub scan_interval: Span,
+    /// Requests waiting at one queue actor; further ones are refused as temporary.
+    pub inbox_max: usize,
     /// Distributors that finish accepted messages.
     pub spool_workers: usize,
+    /// Accepted messages that wait for a distributor in memory; further ones are found in the store.
+    pub spool_waiting_max: usize,
+    /// A message whose distribution failed is taken up again after this.
+    pub spool_retry: Span,
     /// Octets of the original message in a report; a larger one is returned as its header (RFC 3461 §4.3).
     pub dsn_return_max: Size,
 }
@@ -94,7 +102,11 @@ impl Default for Queue {
             tls: TlsPolicy::Opportunistic,
             loopback_allowed: true,
             passivate_after: Span::secs(30),
+            scan_interval: Span::secs(30),
+            inbox_max: 1024,
             spool_workers: 8,
+            spool_waiting_max: 10000,
+            spool_retry: Span::secs(5),
             dsn_return_max: Size::kib(64),
         }
     }

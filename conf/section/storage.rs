@@ -34,6 +34,8 @@ pub struct Storage {
     pub change_log_ttl: Span,
     /// How long the proof of a delivery or change stays; longer than any message waits in spool or queue.
     pub done_ttl: Span,
+    /// How often a node frees what is no longer needed.
+    pub sweep_interval: Span,
     /// Segment files open at once.
     pub open_files_max: usize,
 }
@@ -54,6 +56,7 @@ impl Default for Storage {
             transaction_timeout: Span::secs(20),
             change_log_ttl: Span::days(30),
             done_ttl: Span::days(14),
+            sweep_interval: Span::hours(1),
             open_files_max: 128,
         }
     }

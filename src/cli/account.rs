@@ -123,10 +123,7 @@ fn list(accounts: &[AccountView]) -> String {
 }
 
 fn show(account: &AccountView) -> String {
-    let rows: Vec<Vec<String>> = account
-        .mailboxes
-        .iter()
-        .map(|m| vec![m.name.clone(), m.messages.to_string(), m.unseen.to_string()])
-        .collect();
+    let rows: Vec<Vec<String>> =
+        account.mailboxes.iter().map(|m| vec![m.name.clone(), m.messages.to_string(), m.unseen.to_string()]).collect();
     format!("{}\n{}", list(std::slice::from_ref(account)), output::table(&["mailbox", "messages", "unseen"], &rows))
 }

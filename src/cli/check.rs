@@ -36,7 +36,8 @@ pub async fn run(arguments: CheckArgs, output: Output) -> anyhow::Result<ExitCod
     }
     let settings = site::settings(&arguments.site)?;
     let running = posthouse_net::local_socket::connect(&settings.node.data_dir).await.is_ok();
-    let mut findings = vec![Finding { what: "configuration", ok: true, detail: "every key is known and valid".to_owned() }];
+    let mut findings =
+        vec![Finding { what: "configuration", ok: true, detail: "every key is known and valid".to_owned() }];
     findings.push(certificate(&settings));
     findings.extend(ports(&settings, running));
     findings.push(hostname(&settings).await);
@@ -54,8 +55,17 @@ async fn check_store(site: &SiteArgs, output: Output) -> anyhow::Result<ExitCode
     let whole = check.whole;
     output.result(&check, |check| {
         let mut lines = check.findings.clone();
-        let verdict = if check.whole { "the store is whole" } else { "the store is damaged" };
-        lines.push(format!("{verdict}: {} rows looked at, {} findings", check.rows, check.findings.len()));
+        let CheckView { accounts, emails, bodies, spooled, queued, .. } = check;
+        let walked = format!(
+            "{accounts} accounts, {emails} messages, {bodies} bodies, {spooled} in the spool, {queued} in the queue"
+        );
+        lines.push(match (check.whole, check.truncated) {
+            (true, _) => format!("the store is whole: {walked}"),
+            (false, more) => {
+                let count = check.findings.len();
+                format!("the store is damaged: {count} findings{}; {walked}", if more { " and more" } else { "" })
+            }
+        });
         lines.join("\n")
     })?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })

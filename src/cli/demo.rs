@@ -60,7 +60,8 @@ fn prepare(arguments: &DemoArgs) -> anyhow::Result<Arc<Settings>> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned(), DOMAIN.to_owned()];
     posthouse_net::certificate::ensure(dir, &names).context("the demo's certificate")?;
     let file = dir.join(site::DEMO_CONFIG);
-    let mut text = String::from("# Written by `posthouse demo` at every start, so that other commands find this node.\n");
+    let mut text =
+        String::from("# Written by `posthouse demo` at every start, so that other commands find this node.\n");
     text.push_str("# Change keys through the environment: POSTHOUSE_SECTION__KEY=value posthouse demo\n\n");
     text.push_str(&posthouse_conf::commented(&keys(arguments.port_offset)));
     std::fs::write(&file, text).with_context(|| file.display().to_string())?;

@@ -51,8 +51,7 @@ pub async fn run(arguments: DomainArgs, output: Output) -> anyhow::Result<ExitCo
             return output.result(&done, |_| format!("deleted {shown}"));
         }
         DomainVerb::Dns { name } => {
-            let records: Vec<DnsRecordView> =
-                admin_client::ask(site, AdminRequest::DomainDns { name }, output).await?;
+            let records: Vec<DnsRecordView> = admin_client::ask(site, AdminRequest::DomainDns { name }, output).await?;
             return output.result(&records, |records| zone(records));
         }
         DomainVerb::Create { name } => AdminRequest::DomainCreate { name },

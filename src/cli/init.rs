@@ -74,8 +74,12 @@ async fn found(config: PathBuf, domain: &Domain) -> anyhow::Result<NewSite> {
     let password: String = rand::rng().sample_iter(Alphanumeric).take(20).map(char::from).collect();
     let founded = async {
         let _: Value = run(AdminRequest::DomainCreate { name: domain.to_string() }).await?;
-        let create =
-            AdminRequest::AccountCreate { address: address.clone(), password: password.clone(), quota: None, admin: true };
+        let create = AdminRequest::AccountCreate {
+            address: address.clone(),
+            password: password.clone(),
+            quota: None,
+            admin: true,
+        };
         run(create).await?;
         let dns = run(AdminRequest::DomainDns { name: domain.to_string() }).await?;
         anyhow::Ok(serde_json::from_value::<Vec<DnsRecordView>>(dns)?)

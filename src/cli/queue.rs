@@ -68,8 +68,7 @@ pub async fn run(arguments: QueueArgs, output: Output) -> anyhow::Result<ExitCod
             return output.result(&entries, |entries| list(entries));
         }
         QueueVerb::Show { id } => {
-            let entries: Vec<QueueEntryView> =
-                admin_client::ask(site, AdminRequest::QueueShow { id }, output).await?;
+            let entries: Vec<QueueEntryView> = admin_client::ask(site, AdminRequest::QueueShow { id }, output).await?;
             return output.result(&entries, |entries| entries.iter().map(show).collect::<Vec<_>>().join("\n\n"));
         }
         QueueVerb::Retry(choice) => (AdminRequest::QueueRetry { which: choice.into() }, "due now"),

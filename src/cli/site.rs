@@ -17,7 +17,10 @@ pub const DEMO_CONFIG: &str = "posthouse.toml";
 pub fn settings(site: &SiteArgs) -> anyhow::Result<Arc<Settings>> {
     let file = config_file(site);
     if site.config.is_none() && !file.exists() {
-        anyhow::bail!("{} has no {DEMO_CONFIG}: start `posthouse demo`, or name a node with --config", folder(site).display());
+        anyhow::bail!(
+            "{} has no {DEMO_CONFIG}: start `posthouse demo`, or name a node with --config",
+            folder(site).display()
+        );
     }
     load(&file)
 }
@@ -28,7 +31,9 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
     let base = std::path::absolute(file).with_context(|| file.display().to_string())?;
     let base = base.parent().unwrap_or(Path::new("/"));
     settings.node.data_dir = base.join(&settings.node.data_dir);
-    for path in [&mut settings.tls.certificate, &mut settings.tls.private_key, &mut settings.queue.smarthost_password_file] {
+    for path in
+        [&mut settings.tls.certificate, &mut settings.tls.private_key, &mut settings.queue.smarthost_password_file]
+    {
         if !path.as_os_str().is_empty() {
             *path = base.join(&path);
         }

@@ -83,3 +83,10 @@ event! {
     error "store refuses all writes until a restart"
     |event| ERRORS.with_label_values(&["sync"]).inc()
 }
+
+event! {
+    /// A sweep could not finish; the next one tries again.
+    SweepFailed { what: &'static str, reason: String }
+    warn "sweep not finished"
+    |event| ERRORS.with_label_values(&["sweep"]).inc()
+}

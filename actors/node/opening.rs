@@ -1,0 +1,212 @@
+//! The opening of a node: sends what waits, binds every address, then lets clients in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt as _;
+use posthouse_filter::Pipeline;
+use posthouse_net::Listener;
+use posthouse_web::{Health, Readiness};
+use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
+use tokio::sync::Semaphore;
+
+use super::root::StartChild;
+use super::{RootMsg, Services, StartError};
+use crate::admin::{Admin, AdminActor};
+use crate::filter::Filters;
+use crate::listener::{self, ListenerArguments, SessionFactory};
+use crate::queue::Queues;
+use crate::queue::bounce::Reports;
+use crate::queue::services::{Busy, QueueServices};
+use crate::relay::SmtpCourier;
+use crate::session::Protocol;
+use crate::session::imap::ImapServices;
+use crate::session::pop3::Pop3Services;
+use crate::session::pop3::stored::StoredMaildrops;
+use crate::session::smtp::SmtpServices;
+use crate::spool::{NodeDelivery, Spool, SpoolNudge, SpoolServices};
+use crate::{admission, session, sweeper};
+
+/// An address that is bound, and what will be spoken there.
+struct Door {
+    socket: Arc<Listener>,
+    factory: Arc<dyn SessionFactory>,
+}
+
+/// Opens the node.
+pub(super) async fn open(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin: Admin) -> Result<(), StartError> {
+    let metrics = bind(services, &services.settings.listen.metrics)?;
+    let spool = start_sending(services, root).await?;
+    let doors = doors(services, &spool, root).await?;
+    start_keeping(services, root, admin).await?;
+    for door in doors {
+        start_listener(services, root, door).await?;
+    }
+    for socket in metrics {
+        serve_metrics(services, socket);
+    }
+    Ok(())
+}
+
+fn bind(services: &Services, addresses: &[SocketAddr]) -> Result<Vec<Listener>, StartError> {
+    let backlog = services.settings.limits.accept_backlog;
+    Ok(addresses.iter().map(|address| Listener::bind(*address, backlog)).collect::<Result<_, _>>()?)
+}
+
+/// Queues, relays and the spool: what lies in the store is taken up at once.
+async fn start_sending(services: &Arc<Services>, root: &ActorRef<RootMsg>) -> Result<Spool, StartError> {
+    let (settings, store) = (services.settings.clone(), services.store.clone());
+    let names = Arc::new(services.resolver.clone());
+    let courier = SmtpCourier::new(settings.clone(), store.clone(), names, services.own_smtp())
+        .map_err(|error| StartError::Sending(error.to_string()))?;
+    let reports = Reports { hostname: settings.node.hostname.clone(), return_max: settings.queue.dsn_return_max.get() };
+    let nudge = SpoolNudge::default();
+    let queue = QueueServices {
+        store: store.clone(),
+        settings: settings.clone(),
+        courier: Arc::new(courier),
+        reports: reports.clone(),
+        spool: nudge.clone(),
+        relays: Arc::new(Semaphore::new(settings.queue.relays_max)),
+        busy: Busy::default(),
+    };
+    let queues = Queues::start(Arc::new(queue), services.placement.clone(), root.get_cell());
+    let queues = queues.await.map_err(StartError::actor("the queues"))?;
+    let _ = services.queues.set(queues.clone());
+    let local = NodeDelivery { directory: services.directory.clone(), mailboxes: services.mailboxes.clone() };
+    let placement = services.placement.clone();
+    let spool = SpoolServices { store, placement, settings, local: Arc::new(local), queues, reports, nudge };
+    Spool::start(spool, root.get_cell()).await.map_err(StartError::actor("the spool"))
+}
+
+/// Binds every address of every protocol. Ports that need a certificate stay closed without one.
+async fn doors(services: &Arc<Services>, spool: &Spool, root: &ActorRef<RootMsg>) -> Result<Vec<Door>, StartError> {
+    let settings = &services.settings;
+    let pipeline = Pipeline::from_settings(&settings.filter, &services.resolver)?;
+    let hostname = settings.node.hostname.clone();
+    let filters = Filters::start(services.store.clone(), pipeline, hostname, &settings.filter, root.get_cell());
+    let filters = filters.await.map_err(StartError::actor("the filters"))?;
+    let listen = &settings.listen;
+    let protocols = [
+        (Protocol::Smtp, &listen.smtp),
+        (Protocol::Submission, &listen.submission),
+        (Protocol::Submissions, &listen.submissions),
+        (Protocol::Imap, &listen.imap),
+        (Protocol::Imaps, &listen.imaps),
+        (Protocol::Pop3, &listen.pop3),
+        (Protocol::Pop3s, &listen.pop3s),
+    ];
+    let mut doors = Vec::new();
+    for (protocol, addresses) in protocols {
+        if protocol.is_implicit_tls() && services.tls.is_none() {
+            continue;
+        }
+        let factory = factory(services, protocol, spool, &filters);
+        for socket in bind(services, addresses)? {
+            doors.push(Door { socket: Arc::new(socket), factory: factory.clone() });
+        }
+    }
+    Ok(doors)
+}
+
+/// What makes the sessions of a protocol, with the handles that they use.
+fn factory(services: &Arc<Services>, protocol: Protocol, spool: &Spool, filters: &Filters) -> Arc<dyn SessionFactory> {
+    let (settings, tls, drain) = (services.settings.clone(), services.tls.clone(), services.drain.clone());
+    let (store, mailboxes, auth) = (services.store.clone(), services.mailboxes.clone(), services.auth.clone());
+    match protocol {
+        Protocol::Smtp | Protocol::Submission | Protocol::Submissions => {
+            let desk = session::smtp::node_desk::NodeDesk {
+                store,
+                mailboxes,
+                auth,
+                directory: services.directory.clone(),
+                filters: filters.clone(),
+                spool: spool.clone(),
+                signer: services.signer.clone(),
+                admission: services.admission.clone(),
+            };
+            Arc::new(SmtpServices::new(desk, protocol, tls, settings, drain))
+        }
+        Protocol::Imap | Protocol::Imaps => {
+            let desk = session::imap::node_desk::NodeDesk { store, mailboxes, auth };
+            Arc::new(ImapServices { desk, protocol, tls, settings, drain })
+        }
+        Protocol::Pop3 | Protocol::Pop3s => {
+            let maildrops = StoredMaildrops::new(store, mailboxes, auth, &settings.pop3);
+            Arc::new(Pop3Services { maildrops, protocol, tls, settings, drain })
+        }
+    }
+}
+
+async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door: Door) -> Result<(), StartError> {
+    let (protocol, address) = (door.factory.protocol().as_str(), door.socket.local_addr().to_string());
+    let arguments = ListenerArguments {
+        socket: door.socket,
+        admission: services.admission.clone(),
+        factory: door.factory,
+        drain: services.drain.clone(),
+        supervise: services.settings.supervise.clone(),
+    };
+    let start: StartChild = Arc::new(move |supervisor: ActorCell| {
+        let arguments = arguments.clone();
+        async move { Ok(listener::start(arguments, supervisor).await?.0.get_id()) }.boxed()
+    });
+    let name = format!("{protocol} {address}");
+    adopt(root, "listener", name, start).await.map_err(StartError::actor("a listener"))?;
+    services.show_listener(protocol, address);
+    Ok(())
+}
+
+/// What keeps the node tidy, and its administrator's socket.
+async fn start_keeping(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin: Admin) -> Result<(), StartError> {
+    let started = services.clone();
+    let start: StartChild = Arc::new(move |supervisor: ActorCell| {
+        let (limits, settings) = (started.admission.clone(), started.settings.clone());
+        async move { Ok(admission::start(limits, &settings, supervisor).await?.get_id()) }.boxed()
+    });
+    adopt(root, "admission", "limits".to_owned(), start).await.map_err(StartError::actor("the limits"))?;
+
+    let started = services.clone();
+    let start: StartChild = Arc::new(move |supervisor: ActorCell| {
+        let arguments = sweeper::SweeperArguments {
+            store: started.store.clone(),
+            mailboxes: started.mailboxes.clone(),
+            interval: started.settings.storage.sweep_interval.get(),
+        };
+        async move { Ok(sweeper::start(arguments, supervisor).await?.get_id()) }.boxed()
+    });
+    adopt(root, "sweeper", "store".to_owned(), start).await.map_err(StartError::actor("the sweeper"))?;
+
+    let start: StartChild = Arc::new(move |supervisor: ActorCell| {
+        let admin = admin.clone();
+        async move { Ok(Actor::spawn_linked(None, AdminActor, admin, supervisor).await?.0.get_id()) }.boxed()
+    });
+    adopt(root, "admin", "socket".to_owned(), start).await.map_err(StartError::actor("the admin socket"))
+}
+
+/// Starts a child that the root starts again when it fails.
+async fn adopt(root: &ActorRef<RootMsg>, kind: &'static str, name: String, start: StartChild) -> Result<(), SpawnErr> {
+    let id: ActorId = start(root.get_cell()).await?;
+    // A root that is gone has taken the child with it.
+    let _ = root.cast(RootMsg::Adopt { kind, name, id, start });
+    Ok(())
+}
+
+/// `/metrics` and `/health` on one address, until the node closes: a draining node is still watched.
+fn serve_metrics(services: &Arc<Services>, socket: Listener) {
+    let (ready, drain) = (services.ready.clone(), services.drain.clone());
+    let health = move || {
+        let mut waiting_for = Vec::new();
+        if drain.is_set() {
+            waiting_for.push("the end of the drain".to_owned());
+        } else if !ready.load(Ordering::Acquire) {
+            waiting_for.push("the listeners".to_owned());
+        }
+        Readiness { waiting_for }
+    };
+    services.show_listener("metrics", socket.local_addr().to_string());
+    let router = posthouse_web::router(Arc::new(health) as Arc<dyn Health>);
+    let (http, closing) = (services.settings.http.clone(), services.closing.subscribe());
+    tokio::spawn(posthouse_web::serve(socket.into_tokio(), router, http, closing));
+}

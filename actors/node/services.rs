@@ -1,0 +1,133 @@
+//! What a node is made of before anybody can connect, and what its administrator can see of it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use posthouse_cluster::Placement;
+use posthouse_conf::Settings;
+use posthouse_filter::rate::Admission;
+use posthouse_net::{Resolver, TlsAcceptor};
+use posthouse_storage::{Store, queue};
+use ractor::ActorRef;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::{RootMsg, StartError};
+use crate::admin::{ListenerView, StatusView};
+use crate::auth::Authenticator;
+use crate::directory::Directory;
+use crate::domain::Domains;
+use crate::domain::signer::Signer;
+use crate::mailbox::Mailboxes;
+use crate::notice::Notices;
+use crate::queue::Queues;
+use crate::session::Drain;
+
+/// The handles that the composition of a node and its administrator's commands use; no session gets this.
+pub struct Services {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) store: Store,
+    pub(crate) placement: Placement,
+    pub(crate) resolver: Resolver,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) directory: Directory,
+    pub(crate) auth: Authenticator,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) domains: Domains,
+    pub(crate) signer: Signer,
+    pub(crate) drain: Drain,
+    pub(super) drain_switch: watch::Sender<bool>,
+    pub(super) ready: Arc<AtomicBool>,
+    pub(super) failed: Arc<AtomicBool>,
+    pub(super) stop_requested: Arc<Notify>,
+    /// Set once the node serves: a command on a stopped node sends no mail.
+    pub(super) queues: OnceLock<Queues>,
+    /// Turns true when nothing is left to watch.
+    pub(super) closing: watch::Sender<bool>,
+    listeners: Mutex<Vec<ListenerView>>,
+    started_at: Instant,
+}
+
+/// Opens everything that commands need.
+pub(super) async fn start(
+    settings: Arc<Settings>,
+    store: Store,
+    root: &ActorRef<RootMsg>,
+    (failed, stop_requested): (Arc<AtomicBool>, Arc<Notify>),
+) -> Result<Services, StartError> {
+    let placement = Placement::local(store.clone());
+    let tls = match settings.tls.certificate.as_os_str().is_empty() {
+        true => None,
+        false => Some(TlsAcceptor::load(&settings.tls)?),
+    };
+    let admission = Arc::new(Admission::new(&settings.limits, &settings.submission));
+    let mailboxes = Mailboxes::start(store.clone(), placement.clone(), Notices::new(), &settings, root.get_cell());
+    let mailboxes = mailboxes.await.map_err(StartError::actor("the mailboxes"))?;
+    let domains = Domains::start(store.clone(), placement.clone(), &settings, root.get_cell());
+    let domains = domains.await.map_err(StartError::actor("the domains"))?;
+    let (drain_switch, drain) = Drain::channel();
+    Ok(Services {
+        resolver: Resolver::new(&settings.resolver)?,
+        directory: Directory::new(store.clone(), &settings),
+        auth: Authenticator::new(store.clone(), admission.clone(), &settings.auth),
+        signer: Signer::new(store.clone(), settings.dkim.clone(), &settings.filter),
+        settings,
+        store,
+        placement,
+        tls,
+        admission,
+        mailboxes,
+        domains,
+        drain,
+        drain_switch,
+        ready: Arc::default(),
+        failed,
+        stop_requested,
+        queues: OnceLock::new(),
+        closing: watch::Sender::new(false),
+        listeners: Mutex::default(),
+        started_at: Instant::now(),
+    })
+}
+
+impl Services {
+    /// The queues, where mail is being sent.
+    pub(crate) fn queues(&self) -> Result<&Queues, String> {
+        self.queues.get().ok_or_else(|| "no node is running: mail is sent by a running node only".to_owned())
+    }
+
+    /// Notes an open address for `status`.
+    pub(super) fn show_listener(&self, protocol: &str, address: String) {
+        let view = ListenerView { protocol: protocol.to_owned(), address };
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(view);
+    }
+
+    /// Asks the node to end; whoever runs it hears of it.
+    pub(crate) fn request_stop(&self) {
+        self.stop_requested.notify_one();
+    }
+
+    pub(crate) async fn status(&self) -> Result<StatusView, String> {
+        let counts = queue::counts(&self.store).await.map_err(|error| error.to_string())?;
+        Ok(StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            hostname: self.settings.node.hostname.clone(),
+            ready: self.ready.load(Ordering::Acquire),
+            draining: self.drain.is_set(),
+            uptime_seconds: self.started_at.elapsed().as_secs(),
+            listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            connections: self.admission.connections_open(),
+            active_mailboxes: self.mailboxes.active(),
+            queued_messages: counts.queue_messages,
+            spooled_messages: counts.spool_messages,
+        })
+    }
+
+    /// Where our own SMTP takes mail from others: mail that would be sent there loops.
+    pub(super) fn own_smtp(&self) -> Vec<SocketAddr> {
+        self.settings.listen.smtp.clone()
+    }
+}
