@@ -40,7 +40,10 @@ pub fn parse(text: &str, place: &str) -> Result<Settings, ConfError> {
 }
 
 fn invalid(place: String, message: &str) -> ConfError {
-    ConfError::Invalid { place, reason: message.to_owned(), nearest: nearest_key(message) }
+    let nearest = nearest_key(message);
+    // The list of every known key helps only where none of them is near.
+    let short = message.split(", expected one of").next().filter(|_| nearest.is_some());
+    ConfError::Invalid { place, reason: short.unwrap_or(message).to_owned(), nearest }
 }
 
 /// serde lists the known names in its message: ``unknown field `a`, expected one of `b`, `c` ``.

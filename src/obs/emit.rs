@@ -16,7 +16,7 @@ pub fn emit(event: impl Event) {
 
 /// Declares an event: its fields, its level, the text of its line and what it measures.
 ///
-/// ```ignore
+/// ```text
 /// event! {
 ///     /// A remote host asked us to come back later.
 ///     RelayDeferred { message: IngestId, next_hop: String, reason: String }
@@ -39,13 +39,18 @@ macro_rules! event {
     };
 }
 
-/// One log line at a level; `silent` writes none.
+/// One log line at a level; `silent` writes none. A field `message` is written as `ingest`: the id of the mail, since
+/// tracing keeps the name `message` for the text of the line.
 macro_rules! line {
     (silent $text:literal, $($field:ident = $value:expr),*) => { $(let _ = &$value;)* };
-    (error $text:literal, $($field:ident = $value:expr),*) => { tracing::error!($($field = %$value,)* $text) };
-    (warn $text:literal, $($field:ident = $value:expr),*) => { tracing::warn!($($field = %$value,)* $text) };
-    (info $text:literal, $($field:ident = $value:expr),*) => { tracing::info!($($field = %$value,)* $text) };
-    (trace $text:literal, $($field:ident = $value:expr),*) => { tracing::trace!($($field = %$value,)* $text) };
+    ($level:ident $text:literal, $($fields:tt)*) => { $crate::emit::line!(@ $level $text, [] $($fields)*) };
+    (@ $level:ident $text:literal, [$($done:tt)*] message = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::emit::line!(@ $level $text, [$($done)* ingest = %$value,] $($($rest)*)?)
+    };
+    (@ $level:ident $text:literal, [$($done:tt)*] $field:ident = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::emit::line!(@ $level $text, [$($done)* $field = %$value,] $($($rest)*)?)
+    };
+    (@ $level:ident $text:literal, [$($done:tt)*]) => { tracing::$level!($($done)* $text) };
 }
 
 pub(crate) use {event, line};

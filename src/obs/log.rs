@@ -1,5 +1,7 @@
 //! Where log lines go: standard error, as text for people or JSON for programs.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -29,6 +31,7 @@ pub fn init(level: Level, json: bool) {
             .with(tracing_subscriber::fmt::layer().json().with_target(false).with_writer(std::io::stderr))
             .try_init()
     } else {
-        registry.with(tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()
+        let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr);
+        registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init()
     };
 }
