@@ -10,4 +10,5 @@ mod read;
 mod restart;
 mod search;
 mod send;
+mod signed;
 mod site;

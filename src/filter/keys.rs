@@ -105,17 +105,6 @@ pub fn public_record(algorithm: KeyAlgorithm, pkcs8: &Secret<Vec<u8>>) -> Result
     PrivateKey::parse(algorithm, pkcs8, "")?.record()
 }
 
-/// A TXT record's text as a zone file writes it: strings of at most 255 octets (RFC 1035 §3.3.14, RFC 6376 §3.6.2.2).
-pub fn zone_text(text: &str) -> String {
-    const STRING_MAX: usize = 255;
-    let strings: Vec<String> = text
-        .as_bytes()
-        .chunks(STRING_MAX)
-        .map(|part| format!("\"{}\"", String::from_utf8_lossy(part).replace('\\', "\\\\").replace('"', "\\\"")))
-        .collect();
-    strings.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,11 +119,5 @@ mod tests {
         assert_eq!(record.len(), "v=DKIM1; k=ed25519; p=".len() + 44);
         assert!(public_record(KeyAlgorithm::RsaSha256, &ed).is_err(), "a key of another kind");
         assert!(generate(KeyAlgorithm::RsaSha256, 1024).is_err(), "RFC 8301 §3.2 wants 2048 bits");
-    }
-
-    #[test]
-    fn rfc1035_3_3_14_a_string_of_a_zone_file_has_255_octets() {
-        let long = "x".repeat(300);
-        assert_eq!(zone_text(&long), format!("\"{}\" \"{}\"", "x".repeat(255), "x".repeat(45)));
     }
 }

@@ -13,7 +13,7 @@ fn world() -> (Demo, Dns) {
         .txt("strict.test", "v=spf1 -all")
         .txt("_dmarc.strict.test", "v=DMARC1; p=reject")
         .serve();
-    let demo = Demo::with(&[("POSTHOUSE_RESOLVER__SERVERS", &dns.server())]);
+    let demo = Demo::with(&[("POSTHOUSE_RESOLVER__SERVERS", &dns.server()), ("POSTHOUSE_FILTER__TRUSTED", "")]);
     (demo, dns)
 }
 
