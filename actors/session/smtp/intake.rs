@@ -63,7 +63,7 @@ struct Stage {
 }
 
 enum Header {
-    /// The message passes as it is, but for results that claim to be ours (RFC 8601 §5). The buffer is used again.
+    /// The message passes as it is, but for results that claim to be ours, which go (RFC 8601 §5).
     Passing(Disarmer, Vec<u8>),
     Collecting(HeaderCollector, Completion),
     Completed(Authors),

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use posthouse_mail::flag::Keyword;
 use posthouse_mail::stage::{Origin, ReceivedMessage, VettedMessage};
 use posthouse_mail::{AccountId, Action, Address, Envelope, Flag, FlagSet, ForwardPath, Reply, SpecialUse};
+use posthouse_obs::emit;
+use posthouse_obs::event::queue::DeliveredLocally;
 use posthouse_storage::message::{Append, AppendBody, QuotaRule, Target};
 use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::trace::{Received, return_path_field};
@@ -72,7 +74,7 @@ pub(super) async fn receive<D: Desk>(
 async fn hand_on<D: Desk>(desk: &D, vetted: VettedMessage, taken: Taken) -> Answer {
     let id = vetted.received.envelope.id;
     let done = match only_account(desk, &vetted.received.envelope).await {
-        Some(account) => desk.append(account, delivery(&vetted, taken)).await,
+        Some((account, recipient)) => deliver(desk, account, recipient, &vetted, taken).await,
         None => desk.spool(vetted, taken.staged).await,
     };
     match done {
@@ -81,10 +83,25 @@ async fn hand_on<D: Desk>(desk: &D, vetted: VettedMessage, taken: Taken) -> Answ
     }
 }
 
+async fn deliver<D: Desk>(
+    desk: &D,
+    account: AccountId,
+    recipient: ForwardPath,
+    vetted: &VettedMessage,
+    taken: Taken,
+) -> Result<(), Reply> {
+    desk.append(account, delivery(vetted, taken)).await?;
+    let ReceivedMessage { envelope, received_at, .. } = &vetted.received;
+    let transit_seconds = clock::now().since(*received_at).as_secs_f64();
+    emit(DeliveredLocally { message: envelope.id, recipient, account, transit_seconds });
+    Ok(())
+}
+
 /// The account, where the one recipient is just one. What can't be found out now the spool finds out later.
-async fn only_account<D: Desk>(desk: &D, envelope: &Envelope) -> Option<AccountId> {
-    match desk.route(only_recipient(envelope)?, None).await {
-        Ok(Route::Account(account)) => Some(account),
+async fn only_account<D: Desk>(desk: &D, envelope: &Envelope) -> Option<(AccountId, ForwardPath)> {
+    let recipient = only_recipient(envelope)?;
+    match desk.route(recipient, None).await {
+        Ok(Route::Account(account)) => Some((account, recipient.clone())),
         _ => None,
     }
 }

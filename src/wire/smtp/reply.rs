@@ -220,10 +220,6 @@ pub fn larger_than_quota() -> Reply {
     Reply::new(552, (5, 2, 2), "the message is larger than the mailbox allows")
 }
 
-pub fn account_disabled() -> Reply {
-    Reply::new(550, (5, 2, 1), "mailbox is disabled")
-}
-
 /// RFC 6409 §6.1: a submitted message must bear a name of its sender.
 pub fn not_your_address() -> Reply {
     Reply::new(550, (5, 7, 1), "that sender address is not one of yours")
