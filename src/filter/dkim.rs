@@ -80,7 +80,10 @@ impl DkimStage {
             let signature = field.header.clone();
             message.body_hashes = vec![(signature.cb, HashAlgorithm::Sha256, signature.l, signature.bh.clone())];
             message.dkim_headers = vec![field];
-            let (result, reason) = match self.dns.ask(self.dns.authenticator().verify_dkim(&message)).await {
+            let failed = |outputs: &Vec<DkimOutput<'_>>| {
+                outputs.iter().any(|output| matches!(output.result(), DkimResult::TempError(_)))
+            };
+            let (result, reason) = match self.dns.ask(self.dns.authenticator().verify_dkim(&message), failed).await {
                 Ok(outputs) => outputs.first().map_or((AuthResult::Neutral, None), outcome),
                 Err(_) => (AuthResult::TempError, Some("no answer from DNS")),
             };

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use mail_auth::dkim::Signature;
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
-use mail_auth::{AuthenticatedMessage, DkimOutput, DmarcResult, DnsError, SpfOutput, SpfResult};
+use mail_auth::{AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, DnsError, SpfOutput, SpfResult};
 use posthouse_mail::{Action, Domain};
 
 use crate::authentication_results::{AuthResult, DmarcFinding};
@@ -61,7 +61,8 @@ impl DmarcStage {
             rfc5321_mail_from_domain: &spf_domain,
             spf_output: &spf,
         };
-        let output = self.dns.ask(self.dns.authenticator().verify_dmarc(question)).await?;
+        let failed = |output: &DmarcOutput| matches!(output.result(), DmarcResult::TempError(_));
+        let output = self.dns.ask(self.dns.authenticator().verify_dmarc(question), failed).await?;
         let policy = match output.policy() {
             _ if output.dmarc_record().is_none() => "",
             Policy::Reject => "reject",

@@ -1,12 +1,12 @@
 //! The resolver in the form that mail-auth takes; the only place that knows both.
 //!
 //! Servers and cache are `net`'s; nothing is cached twice. Where no server answers at all, each message would wait for the
-//! full deadline of each stage: after a few such waits in a row the stages are told at once that DNS is away, and one
-//! question now and then finds out whether it is back.
+//! full deadline of each stage. So a question that failed is followed by one that any server answers at once; if that fails
+//! too, DNS is away and nobody asks until it is back. A sender whose own servers are silent cannot bring that about.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mail_auth::MessageAuthenticator;
@@ -14,14 +14,18 @@ use mail_auth::hickory_resolver::lookup::Lookup;
 use mail_auth::hickory_resolver::net::NetError;
 use mail_auth::hickory_resolver::proto::rr::{Name, RData, RecordType};
 use posthouse_net::Resolver;
+use posthouse_obs::emit;
+use posthouse_obs::event::filter::{DnsAway, DnsBack};
 use tokio::time::{Instant, timeout};
 
 use crate::error::Error;
 
-/// Look-ups in a row without an answer after which DNS counts as away.
-const SILENCES_MAX: u32 = 3;
-/// How often it is asked again while it is away.
+/// How often DNS is tried again while it is away.
 const PAUSE: Duration = Duration::from_secs(15);
+/// The longest that a server in good health takes for a name that cannot exist.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// After a probe that was answered, failures are those of the senders' servers for so long.
+const PROBE_HOLDS: Duration = Duration::from_secs(5);
 
 /// The two families of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,38 +67,87 @@ pub struct Dns {
     authenticator: MessageAuthenticator,
     /// Longest time of one question and all that it leads to.
     limit: Duration,
-    silences: AtomicU32,
-    away_until: Mutex<Option<Instant>>,
+    health: Mutex<Health>,
+    probes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    /// DNS is away; it is tried again then.
+    away_until: Option<Instant>,
+    probed_at: Option<Instant>,
 }
 
 impl Dns {
     pub fn new(resolver: &Resolver, limit: Duration) -> Self {
         let authenticator = MessageAuthenticator(resolver.hickory());
-        Self { authenticator, limit, silences: AtomicU32::new(0), away_until: Mutex::new(None) }
+        Self { authenticator, limit, health: Mutex::default(), probes: AtomicU64::new(0) }
     }
 
     pub(crate) fn authenticator(&self) -> &MessageAuthenticator {
         &self.authenticator
     }
 
-    /// Asks, and gives up in time.
-    pub(crate) async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Error> {
-        if self.is_away() {
-            return Err(Error::TimedOut("DNS"));
-        }
-        match timeout(self.limit, question).await {
-            Ok(answer) => {
-                self.silences.store(0, Ordering::Relaxed);
-                *self.away() = None;
-                Ok(answer)
+    /// Asks, and gives up in time. `failed` tells an answer that stands for a failure of DNS.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl Future<Output = T>,
+        failed: impl Fn(&T) -> bool,
+    ) -> Result<T, Error> {
+        match self.turn() {
+            Turn::Ask => {}
+            Turn::Spare => return Err(Error::DnsAway),
+            Turn::Probe if self.is_answered().await => {
+                self.health().away_until = None;
+                emit(DnsBack {});
             }
-            Err(_) => {
-                if self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCES_MAX {
-                    *self.away() = Some(Instant::now() + PAUSE);
-                }
-                Err(Error::TimedOut("DNS"))
+            Turn::Probe => return Err(Error::DnsAway),
+        }
+        let answer = timeout(self.limit, question).await.map_err(|_| Error::TimedOut("DNS"));
+        let is_failure = answer.as_ref().map_or(true, failed);
+        if is_failure && self.may_probe() && !self.is_answered().await {
+            self.health().away_until = Some(Instant::now() + PAUSE);
+            emit(DnsAway {});
+        }
+        answer
+    }
+
+    /// Whether any server says anything. The name does not exist, and each is new, so that no cache stands in for the
+    /// servers; names below `invalid` would not do, since the resolver answers those by itself.
+    async fn is_answered(&self) -> bool {
+        let name = format!("probe-{}.arpa", self.probes.fetch_add(1, Ordering::Relaxed));
+        match timeout(PROBE_LIMIT, self.lookup(&name, RecordType::A)).await {
+            Ok(Ok(_) | Err(NetError::Dns(_))) => true,
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// After each pause one caller tries for all.
+    fn turn(&self) -> Turn {
+        let mut health = self.health();
+        let now = Instant::now();
+        match health.away_until {
+            None => Turn::Ask,
+            Some(until) if now < until => Turn::Spare,
+            Some(_) => {
+                health.away_until = Some(now + PAUSE);
+                Turn::Probe
             }
         }
+    }
+
+    fn may_probe(&self) -> bool {
+        let mut health = self.health();
+        let now = Instant::now();
+        let may = health.probed_at.is_none_or(|at| now - at >= PROBE_HOLDS);
+        if may {
+            health.probed_at = Some(now);
+        }
+        may
+    }
+
+    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.health.lock().expect("nothing panics while it holds this lock")
     }
 
     /// TXT records, each joined from its strings (RFC 7208 §3.3).
@@ -140,48 +193,63 @@ impl Dns {
         let name = Name::from_labels(name.split('.').map(str::as_bytes))?;
         self.authenticator.resolver().lookup(name, kind).await
     }
+}
 
-    /// Whether to spare the question. After each pause one caller asks for all.
-    fn is_away(&self) -> bool {
-        let mut away = self.away();
-        let Some(until) = *away else {
-            return false;
-        };
-        let now = Instant::now();
-        if now >= until {
-            *away = Some(now + PAUSE);
-        }
-        now < until
-    }
-
-    fn away(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.away_until.lock().expect("nothing panics while it holds this lock")
-    }
+/// What a caller does now.
+enum Turn {
+    Ask,
+    Probe,
+    Spare,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name_server::{NameServer, Script};
 
-    fn dns(limit: Duration) -> Dns {
-        let settings = posthouse_conf::Resolver { servers: vec!["127.0.0.1:9".into()], ..Default::default() };
-        Dns::new(&Resolver::new(&settings).expect("a resolver"), limit)
+    fn dns(server: &str) -> Dns {
+        let timeout = posthouse_conf::Span::ms(100);
+        let servers = vec![server.to_owned()];
+        let settings = posthouse_conf::Resolver { servers, timeout, attempts: 1, ..Default::default() };
+        Dns::new(&Resolver::new(&settings).expect("a resolver"), Duration::from_secs(1))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn dns_that_never_answers_is_not_waited_for_each_time() {
-        let dns = dns(Duration::from_secs(5));
-        let start = Instant::now();
-        for _ in 0..10 {
-            assert!(dns.ask(std::future::pending::<()>()).await.is_err());
+    async fn ask(dns: &Dns, name: &str) -> &'static str {
+        match dns.ask(dns.txt(name), |found| matches!(found, Found::Failed)).await {
+            Ok(Found::Records(_)) => "records",
+            Ok(Found::Nothing) => "nothing",
+            Ok(Found::Failed) => "failed",
+            Err(Error::DnsAway) => "away",
+            Err(_) => "timed out",
         }
-        assert_eq!(start.elapsed(), Duration::from_secs(15), "three waits, then none");
-        tokio::time::advance(PAUSE).await;
-        assert!(dns.ask(std::future::pending::<()>()).await.is_err());
-        assert_eq!(start.elapsed(), Duration::from_secs(20) + PAUSE, "one asks for all");
-        assert!(dns.ask(std::future::ready(())).await.is_err(), "the others are spared");
-        tokio::time::advance(PAUSE).await;
-        assert!(dns.ask(std::future::ready(())).await.is_ok());
-        assert!(dns.ask(std::future::ready(())).await.is_ok(), "it is back");
+    }
+
+    #[tokio::test]
+    async fn dns_that_never_answers_is_asked_once_and_then_spared() {
+        // Bound and never read, so that questions vanish.
+        let hole = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let dns = dns(&hole.local_addr().expect("an address").to_string());
+        assert_eq!(ask(&dns, "x.test").await, "failed");
+        let start = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(ask(&dns, "x.test").await, "away");
+        }
+        assert!(start.elapsed() < Duration::from_secs(1), "nobody waits");
+        dns.health().away_until = Some(Instant::now());
+        assert_eq!(ask(&dns, "x.test").await, "away", "it was tried and is still away");
+    }
+
+    #[tokio::test]
+    async fn a_silent_domain_does_not_take_dns_away_from_others() {
+        let script = Script::default().silent("evil.test").txt("good.test", &[b"x"]);
+        let server: NameServer = script.serve();
+        let dns = dns(&server.server());
+        for _ in 0..5 {
+            assert_eq!(ask(&dns, "evil.test").await, "failed");
+        }
+        assert_eq!(ask(&dns, "good.test").await, "records");
+        dns.health().away_until = Some(Instant::now());
+        assert_eq!(ask(&dns, "good.test").await, "records", "it is back at the first try");
+        assert_eq!(ask(&dns, "none.test").await, "nothing");
     }
 }

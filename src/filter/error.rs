@@ -12,6 +12,9 @@ pub enum Error {
     /// Another system did not answer in time.
     #[error("{0} did not answer in time")]
     TimedOut(&'static str),
+    /// No DNS server answers at the moment, so none was asked.
+    #[error("DNS is away")]
+    DnsAway,
     /// A private key is not what its row says.
     #[error("the key of selector {selector} cannot be used: {reason}")]
     Key { selector: String, reason: String },
@@ -31,7 +34,7 @@ impl Error {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Body { failure, .. } => *failure,
-            Self::TimedOut(_) => Failure::REMOTE,
+            Self::TimedOut(_) | Self::DnsAway => Failure::REMOTE,
             Self::Key { .. } | Self::ListEntry(_) => Failure { fault: Fault::Ours, try_again: false },
             Self::Crypto => Failure::OURS,
             Self::NoFrom => Failure::PEER,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use posthouse_mail::{Action, Reply, Verdict};
 use posthouse_net::{PrefixSet, Resolver};
 use posthouse_obs::emit;
-use posthouse_obs::event::filter::{MessageJudged, StageFailed, StageRan, StageTimedOut};
+use posthouse_obs::event::filter::{MessageJudged, StageFailed, StageRan, StageSpared, StageTimedOut};
 use tokio::time::{Instant, timeout};
 
 use crate::context::Context;
@@ -42,6 +42,8 @@ pub struct Pipeline {
 
 /// Why a stage did not answer.
 enum Miss {
+    /// It needs DNS, which is away.
+    Spared,
     TimedOut,
     Failed(Error),
 }
@@ -122,6 +124,7 @@ async fn run(stage: &dyn Stage, context: &mut Context) -> Option<FinalWord> {
     emit(StageRan { stage: stage.name(), seconds: start.elapsed().as_secs_f64() });
     match result {
         Ok(Ok(word)) => word,
+        Ok(Err(Error::DnsAway)) => missed(stage, context, Miss::Spared),
         Ok(Err(Error::TimedOut(_))) | Err(_) => missed(stage, context, Miss::TimedOut),
         Ok(Err(error)) => missed(stage, context, Miss::Failed(error)),
     }
@@ -130,6 +133,10 @@ async fn run(stage: &dyn Stage, context: &mut Context) -> Option<FinalWord> {
 fn missed(stage: &dyn Stage, context: &mut Context, miss: Miss) -> Option<FinalWord> {
     let message = context.message.envelope.id;
     let finding = match miss {
+        Miss::Spared => {
+            emit(StageSpared { stage: stage.name() });
+            "no DNS"
+        }
         Miss::TimedOut => {
             emit(StageTimedOut { stage: stage.name(), message });
             "timed out"

@@ -48,7 +48,7 @@ impl SpfStage {
             return Ok(SpfFinding { result: AuthResult::None, identity, domain, reason: Some("authenticated") });
         }
         let question = Question { client, hello: &origin.hello, sender: sender.as_deref() };
-        let result = self.dns.ask(question.ask(&self.dns)).await?;
+        let result = self.dns.ask(question.ask(&self.dns), |result| *result == AuthResult::TempError).await?;
         Ok(SpfFinding { result, identity, domain, reason: None })
     }
 }

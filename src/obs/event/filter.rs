@@ -18,6 +18,8 @@ static TIMEOUTS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("filter_stage_timeouts_total", "Stages that ran out of time.", &["stage"]));
 static FAILURES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("filter_stage_failures_total", "Stages that failed.", &["stage"]));
+static SPARED: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("filter_stages_spared_total", "Stages left out while DNS was away.", &["stage"]));
 static KILLS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("filter_kills_total", "Filter actors killed by a message.", &["stage"]));
 static REFUSALS: LazyLock<IntCounterVec> =
@@ -32,7 +34,7 @@ pub(crate) fn register() {
     for stage in ["lists", "spf", "dkim", "dmarc"] {
         let _ = STAGE_SECONDS.with_label_values(&[stage]);
         let _ = (TIMEOUTS.with_label_values(&[stage]), FAILURES.with_label_values(&[stage]));
-        let _ = KILLS.with_label_values(&[stage]);
+        let _ = (SPARED.with_label_values(&[stage]), KILLS.with_label_values(&[stage]));
     }
     for why in ["busy", "timed out", "killed", "failed"] {
         let _ = REFUSALS.with_label_values(&[why]);
@@ -76,6 +78,25 @@ event! {
     StageFailed { stage: &'static str, message: IngestId, reason: String }
     warn "filter stage failed"
     |event| FAILURES.with_label_values(&[event.stage]).inc()
+}
+
+event! {
+    /// A stage that needs DNS was left out, since DNS is away.
+    StageSpared { stage: &'static str }
+    silent ""
+    |event| SPARED.with_label_values(&[event.stage]).inc()
+}
+
+event! {
+    /// No DNS server answers any more; stages that need one are left out until it is back.
+    DnsAway {}
+    warn "dns does not answer"
+}
+
+event! {
+    /// DNS answers again.
+    DnsBack {}
+    info "dns answers again"
 }
 
 event! {
