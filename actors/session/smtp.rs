@@ -184,7 +184,7 @@ impl<D: Desk> SmtpSession<D> {
 
     async fn converse(&mut self) -> Result<Never, End> {
         if self.services.protocol.is_implicit_tls() {
-            self.handshake().await?;
+            Box::pin(self.handshake()).await?;
         }
         self.await_silence().await?;
         let greeting = self.dialogue.greeting(&self.services.policy);
@@ -277,7 +277,8 @@ impl<D: Desk> SmtpSession<D> {
         effect
     }
 
-    /// Does what the dialogue asks, and what follows from the answer, up to a reply.
+    /// Does what the dialogue asks, and what follows from the answer, up to a reply. What takes long is boxed, so that a
+    /// session that waits for a command does not hold the room for it.
     async fn carry_out(&mut self, mut effect: Effect) -> Result<(), End> {
         loop {
             effect = match effect {
@@ -293,29 +294,29 @@ impl<D: Desk> SmtpSession<D> {
                 Effect::StartTls(reply) => {
                     self.say(&reply);
                     self.flush().await?;
-                    self.handshake().await?;
+                    Box::pin(self.handshake()).await?;
                     let before = Dialogue::new(self.dialogue.flavour(), false);
                     self.dialogue = std::mem::replace(&mut self.dialogue, before).on_tls();
                     return Ok(());
                 }
                 Effect::CheckCredentials(credentials) => {
-                    let checked = self.services.desk.log_in(credentials, self.client).await;
+                    let checked = Box::pin(self.services.desk.log_in(credentials, self.client)).await;
                     self.step(|dialogue, policy| dialogue.on_credentials(checked, policy))
                 }
                 Effect::CheckReversePath(mail) => {
-                    let checked = self.begin_transaction(&mail.reverse_path).await;
+                    let checked = Box::pin(self.begin_transaction(&mail.reverse_path)).await;
                     self.step(|dialogue, policy| dialogue.on_reverse_path(checked, policy))
                 }
                 Effect::CheckForwardPath(path) => {
-                    let checked = self.check_forward_path(&path).await;
+                    let checked = Box::pin(self.check_forward_path(&path)).await;
                     self.step(|dialogue, policy| dialogue.on_forward_path(checked, policy))
                 }
                 Effect::Verify(name) => {
-                    let said = receiving::verify(&self.services.desk, &name).await;
+                    let said = Box::pin(receiving::verify(&self.services.desk, &name)).await;
                     self.step(|dialogue, policy| dialogue.on_verified(said, policy))
                 }
                 Effect::ReceiveData(reply) => {
-                    let answer = self.receive_data(&reply).await?;
+                    let answer = Box::pin(self.receive_data(&reply)).await?;
                     self.transaction_deadline = None;
                     self.step(|dialogue, policy| dialogue.on_message(answer, policy))
                 }

@@ -6,7 +6,9 @@ use posthouse_conf::{Settings, Size, Span};
 use posthouse_mail::{Action, Flag, Reply, SpecialUse};
 use posthouse_storage::message::Target;
 
-use crate::session::Protocol;
+use crate::session::smtp::SmtpSession;
+use crate::session::smtp::node_desk::NodeDesk;
+use crate::session::{Protocol, Session};
 use fixture::{ALICE, Fixture, LOGIN};
 
 const HELLO: [(&str, &str); 3] =
@@ -381,4 +383,14 @@ async fn a_large_message_streams_to_the_store() {
     fixture.send(&format!("\r\n{}.\r\n", line.repeat(8_000))).await;
     fixture.expect("250 2.0.0").await;
     assert_eq!(fixture.desk.delivered()[0].1.body.body().size, 2 + 8_000_000);
+}
+
+/// Thousands of sessions wait at once: what one holds is this future and, while it says something, one block.
+#[test]
+fn a_waiting_session_is_small() {
+    fn size_of_run<S: Session, F: Future>(_: impl FnOnce(S) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size_of_run(|session: SmtpSession<NodeDesk>| session.run());
+    assert!(size < 4 * 1024, "{size} octets");
 }
