@@ -13,7 +13,9 @@ use posthouse_storage::{Error, Store};
 /// What a forward-path stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    Local { targets: Vec<Target> },
+    Local {
+        targets: Vec<Target>,
+    },
     /// The domain is ours, the user is not.
     NoSuchUser,
     NotLocal,

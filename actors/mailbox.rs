@@ -54,7 +54,11 @@ impl EntityKey for AccountKey {
 
 /// What a mailbox actor hears.
 pub enum MailboxMsg {
-    Ask { request: Request, permit: Permit, answer: RpcReplyPort<Result<Answer, MailboxError>> },
+    Ask {
+        request: Request,
+        permit: Permit,
+        answer: RpcReplyPort<Result<Answer, MailboxError>>,
+    },
     /// The write under way has ended.
     Written(Ended),
     /// Looks whether something is to be tidied, or whether the actor may leave memory.

@@ -32,11 +32,7 @@ pub struct Mailboxes<L: Ledger = StoreLedger> {
 
 impl<L: Ledger> Clone for Mailboxes<L> {
     fn clone(&self) -> Self {
-        Self {
-            router: self.router.clone(),
-            notices: self.notices.clone(),
-            request_timeout: self.request_timeout,
-        }
+        Self { router: self.router.clone(), notices: self.notices.clone(), request_timeout: self.request_timeout }
     }
 }
 
@@ -59,8 +55,7 @@ impl Mailboxes {
         settings: &Settings,
         parent: ActorCell,
     ) -> Result<Self, SpawnErr> {
-        let keep =
-            Keep { done: settings.storage.done_ttl.get(), changes: settings.storage.change_log_ttl.get() };
+        let keep = Keep { done: settings.storage.done_ttl.get(), changes: settings.storage.change_log_ttl.get() };
         Self::over(StoreLedger { store, keep }, placement, notices, settings, parent).await
     }
 }
@@ -113,12 +108,7 @@ impl<L: Ledger> Mailboxes<L> {
     }
 
     /// Adds a path to the subscriptions or removes it.
-    pub async fn set_subscribed(
-        &self,
-        account: AccountId,
-        path: &str,
-        subscribed: bool,
-    ) -> Result<(), MailboxError> {
+    pub async fn set_subscribed(&self, account: AccountId, path: &str, subscribed: bool) -> Result<(), MailboxError> {
         self.ask(account, Request::SetSubscribed { path: path.into(), subscribed }).await.map(drop)
     }
 

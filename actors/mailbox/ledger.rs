@@ -11,11 +11,7 @@ use super::request::{Answer, Request};
 /// Carries out changes of one account; each call returns after its commit.
 pub trait Ledger: Clone + Send + Sync + 'static {
     /// Stores a batch of messages in one transaction.
-    fn append(
-        &self,
-        writer: &Writer,
-        batch: &[Arc<Append>],
-    ) -> impl Future<Output = Result<Appended, Error>> + Send;
+    fn append(&self, writer: &Writer, batch: &[Arc<Append>]) -> impl Future<Output = Result<Appended, Error>> + Send;
 
     /// Carries out any other request.
     fn perform(&self, writer: &Writer, request: &Request) -> impl Future<Output = Result<Answer, Error>> + Send;

@@ -25,10 +25,18 @@ pub enum Request {
     Create(Arc<Create>),
     Rename(Arc<Rename>),
     Delete(Arc<Delete>),
-    SetSubscribed { path: Arc<str>, subscribed: bool },
+    SetSubscribed {
+        path: Arc<str>,
+        subscribed: bool,
+    },
     /// POP3's exclusive maildrop, taken or renewed (RFC 1939 §4).
-    LockMaildrop { holder: Holder, expires_at: UnixMillis },
-    UnlockMaildrop { holder: Holder },
+    LockMaildrop {
+        holder: Holder,
+        expires_at: UnixMillis,
+    },
+    UnlockMaildrop {
+        holder: Holder,
+    },
     /// One bounded step of tidying up.
     Tidy,
 }
@@ -62,7 +70,9 @@ pub enum Answer {
     Changed(Changed),
     Done,
     /// Whether there is more to tidy.
-    Tidied { more: bool },
+    Tidied {
+        more: bool,
+    },
 }
 
 impl Answer {

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use posthouse_conf::Settings;
 use posthouse_conf::unit::Span;
 use posthouse_mail::{Flag, Uid};
 use posthouse_storage::mailbox::{Create, Delete, NameLimits};
-use posthouse_storage::message::{
-    self, Append, Appended, Copy, Expunge, ExpungeWhich, FlagChange, SetFlags,
-};
+use posthouse_storage::message::{self, Append, Appended, Copy, Expunge, ExpungeWhich, FlagChange, SetFlags};
 use posthouse_storage::{Error, Writer};
 use tokio::sync::Semaphore;
 
@@ -139,22 +138,29 @@ async fn a_batch_is_no_longer_than_merge_max() {
 #[tokio::test]
 async fn a_change_between_deliveries_keeps_its_place() {
     let (fixture, ledger) = watched(&Settings::default(), |_| {}).await;
-    let mut appends = messages(&fixture, 3).await.into_iter();
+    let mut appends = messages(&fixture, 4).await.into_iter();
     let create = Create {
         request: fixture.request(),
         path: "Work".to_owned(),
         role: None,
         limits: NameLimits { mailboxes_max: 10, name_max: 10, depth_max: 2 },
     };
-    let mut deliver = || fixture.mailboxes.append(ALICE, appends.next().unwrap());
+    let mut deliver = || {
+        let delivered = fixture.mailboxes.append(ALICE, appends.next().unwrap());
+        async { delivered.await.is_ok() }.boxed()
+    };
+    // Once the actor lives, a request is in its inbox at its first poll.
+    ledger.gate.add_permits(1);
+    assert!(deliver().await);
     let (one, two, three) = (deliver(), deliver(), deliver());
+    let create = async { fixture.mailboxes.create(ALICE, create).await.is_ok() }.boxed();
     let open = async {
-        begun(&ledger, 1).await;
+        begun(&ledger, 2).await;
         ledger.gate.add_permits(100);
     };
-    let all = tokio::join!(one, two, fixture.mailboxes.create(ALICE, create), three, open);
-    assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok() && all.3.is_ok());
-    assert_eq!(ledger.seen(), ["append 1", "append 1", "create", "append 1"]);
+    let (done, ()) = tokio::join!(join_all([one, two, create, three]), open);
+    assert_eq!(done, [true; 4]);
+    assert_eq!(ledger.seen(), ["append 1", "append 1", "append 1", "create", "append 1"]);
 }
 
 #[tokio::test]

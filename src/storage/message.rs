@@ -26,11 +26,34 @@ pub use flags::set_flags;
 pub use read::{body, deleted_uids, email, emails, memberships, memberships_of, raw};
 
 use crate::blob::StagedBody;
+use crate::done;
 use crate::error::Error;
-use crate::record::{EmailRow, MembershipRow};
+use crate::record::{DoneRow, EmailRow, MembershipRow};
+use crate::transaction::Transaction;
 
 /// Messages that one transaction of a larger operation takes: well under the budget of every engine.
 pub const CHUNK: usize = 200;
+
+/// The number under which a chunk's message is proved when the chunk as a whole was too large for a transaction.
+fn single(chunk: u32, place: u32) -> u32 {
+    const SINGLES: u32 = 1 << 31;
+    const { assert!(CHUNK <= 1 << 8, "a place within a chunk has eight bits") };
+    SINGLES | (chunk << 8) | place
+}
+
+/// What came of a chunk, if it was done; a chunk that was begun one by one has to go on so: it says `TooLarge` again.
+async fn find_chunk(
+    txn: &mut Transaction<'_>,
+    account: AccountId,
+    request: IngestId,
+    (item, uids): (u32, &[Uid]),
+) -> Result<Option<DoneRow>, Error> {
+    let whole = done::find(txn, account, request, item).await?;
+    if whole.is_none() && uids.len() > 1 && done::find(txn, account, request, single(item, 0)).await?.is_some() {
+        return Err(Error::TooLarge { what: "a chunk", size: 0, max: 0 });
+    }
+    Ok(whole)
+}
 
 /// Where a delivery goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,9 @@ static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 static REQUESTS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("mailbox_requests_total", "Requests carried out by mailbox actors, by kind.", &["kind"]));
-static FAILURES: LazyLock<IntCounterVec> =
-    LazyLock::new(|| counter("mailbox_failures_total", "Writes of mailbox actors that failed by our fault.", &["kind"]));
+static FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("mailbox_failures_total", "Writes of mailbox actors that failed by our fault.", &["kind"])
+});
 
 pub(crate) fn register() {
     for family in [&WRITES, &REQUESTS, &FAILURES] {

@@ -24,7 +24,11 @@ use crate::writer::{AccountState, Writer, boxed};
 /// Copies messages. A repeat of the request copies nothing and reports what it copied then.
 pub async fn copy(store: &Store, writer: &Writer, request: &Copy) -> Result<Copied, Error> {
     if request.uids.len() <= CHUNK {
-        return writer.run(store, |txn| boxed(copy_small(txn, writer, request))).await;
+        match writer.run(store, |txn| boxed(copy_small(txn, writer, request))).await {
+            // Emails with very large structures: their rows need several transactions.
+            Err(Error::TooLarge { .. }) => {}
+            copied => return copied,
+        }
     }
     if let Some(done) = done::find(&mut store.snapshot(), writer.account, request.request, 0).await? {
         return earlier(&done);
@@ -42,15 +46,30 @@ pub async fn copy(store: &Store, writer: &Writer, request: &Copy) -> Result<Copi
 pub async fn move_to(store: &Store, writer: &Writer, request: &Copy) -> Result<Copied, Error> {
     let mut all: Option<Copied> = None;
     for (item, uids) in (0..).zip(request.uids.chunks(CHUNK)) {
-        let part = writer.run(store, |txn| boxed(move_chunk(txn, writer, request, (item, uids)))).await?;
-        all = Some(match all {
-            None => part,
-            Some(before) => {
-                Copied { uids: [before.uids, part.uids].concat(), modseq: part.modseq.or(before.modseq), ..before }
+        match move_part(store, writer, request, (item, uids)).await {
+            Err(Error::TooLarge { .. }) if uids.len() > 1 => {
+                for (place, uid) in (0..).zip(uids.chunks(1)) {
+                    let part = move_part(store, writer, request, (super::single(item, place), uid)).await?;
+                    all = Some(joined(all, part));
+                }
             }
-        });
+            part => all = Some(joined(all, part?)),
+        }
     }
     all.ok_or(Error::NotFound)
+}
+
+async fn move_part(store: &Store, writer: &Writer, request: &Copy, part: (u32, &[Uid])) -> Result<Copied, Error> {
+    writer.run(store, |txn| boxed(move_chunk(txn, writer, request, part))).await
+}
+
+fn joined(before: Option<Copied>, part: Copied) -> Copied {
+    match before {
+        None => part,
+        Some(before) => {
+            Copied { uids: [before.uids, part.uids].concat(), modseq: part.modseq.or(before.modseq), ..before }
+        }
+    }
 }
 
 async fn copy_small(txn: &mut Transaction<'_>, writer: &Writer, request: &Copy) -> Result<Copied, Error> {
@@ -121,11 +140,27 @@ fn write_twin(
 async fn copy_large(store: &Store, writer: &Writer, request: &Copy) -> Result<Copied, Error> {
     let mut uids: Vec<(Uid, Uid)> = Vec::with_capacity(request.uids.len());
     for chunk in request.uids.chunks(CHUNK) {
-        let written = u32::try_from(uids.len()).map_err(|_| Error::Limit { what: "Uids" })?;
-        uids.extend(writer.run(store, |txn| boxed(stage_chunk(txn, writer, request, (written, chunk)))).await?);
+        match stage(store, writer, request, (uids.len(), chunk)).await {
+            Err(Error::TooLarge { .. }) if chunk.len() > 1 => {
+                for uid in chunk.chunks(1) {
+                    uids.extend(stage(store, writer, request, (uids.len(), uid)).await?);
+                }
+            }
+            part => uids.extend(part?),
+        }
     }
     let uids = &uids;
     store.transact(|txn| boxed(show(txn, writer, request, uids))).await
+}
+
+async fn stage(
+    store: &Store,
+    writer: &Writer,
+    request: &Copy,
+    (written, chunk): (usize, &[Uid]),
+) -> Result<Vec<(Uid, Uid)>, Error> {
+    let written = u32::try_from(written).map_err(|_| Error::Limit { what: "Uids" })?;
+    writer.run(store, |txn| boxed(stage_chunk(txn, writer, request, (written, chunk)))).await
 }
 
 /// Writes a chunk beyond UidNext. `written` messages stand there already; if there are more, this chunk is a repeat.
@@ -234,7 +269,7 @@ async fn move_chunk(
     request: &Copy,
     (item, uids): (u32, &[Uid]),
 ) -> Result<Copied, Error> {
-    if let Some(done) = done::find(txn, writer.account, request.request, item).await? {
+    if let Some(done) = super::find_chunk(txn, writer.account, request.request, (item, uids)).await? {
         return earlier(&done);
     }
     let mut account = AccountState::open(txn, writer).await?;
@@ -316,7 +351,6 @@ fn earlier(done: &DoneRow) -> Result<Copied, Error> {
 }
 
 #[cfg(test)]
-pub(crate) async fn test_stage(store: &Store, writer: &Writer, request: &Copy, count: usize) -> Result<(), Error> {
-    let chunk = &request.uids[..count];
-    writer.run(store, |txn| boxed(stage_chunk(txn, writer, request, (0, chunk)))).await.map(|_| ())
+pub(super) async fn stage_for_test(store: &Store, writer: &Writer, request: &Copy, count: usize) -> Result<(), Error> {
+    stage(store, writer, request, (0, &request.uids[..count])).await.map(|_| ())
 }

@@ -21,11 +21,28 @@ use crate::writer::{AccountState, Writer, boxed};
 pub async fn set_flags(store: &Store, writer: &Writer, request: &SetFlags) -> Result<FlagsSet, Error> {
     let mut all = FlagsSet::default();
     for (item, uids) in (0..).zip(request.uids.chunks(CHUNK)) {
-        let part = writer.run(store, |txn| boxed(chunk_in(txn, writer, request, (item, uids)))).await?;
-        all.messages.extend(part.messages);
-        all.modified.extend(part.modified);
+        match chunk(store, writer, request, (item, uids)).await {
+            // Emails with very large structures: their rows are written one by one.
+            Err(Error::TooLarge { .. }) if uids.len() > 1 => {
+                for (place, uid) in (0..).zip(uids.chunks(1)) {
+                    all.extend(chunk(store, writer, request, (super::single(item, place), uid)).await?);
+                }
+            }
+            part => all.extend(part?),
+        }
     }
     Ok(all)
+}
+
+impl FlagsSet {
+    fn extend(&mut self, part: Self) {
+        self.messages.extend(part.messages);
+        self.modified.extend(part.modified);
+    }
+}
+
+async fn chunk(store: &Store, writer: &Writer, request: &SetFlags, part: (u32, &[Uid])) -> Result<FlagsSet, Error> {
+    writer.run(store, |txn| boxed(chunk_in(txn, writer, request, part))).await
 }
 
 async fn chunk_in(
@@ -34,7 +51,7 @@ async fn chunk_in(
     request: &SetFlags,
     (item, uids): (u32, &[Uid]),
 ) -> Result<FlagsSet, Error> {
-    if let Some(done) = done::find(txn, writer.account, request.request, item).await? {
+    if let Some(done) = super::find_chunk(txn, writer.account, request.request, (item, uids)).await? {
         return earlier(txn, writer, (request.mailbox, uids), &done).await;
     }
     let mut account = AccountState::open(txn, writer).await?;

@@ -172,7 +172,7 @@ async fn a_large_copy_appears_at_once_and_one_cut_short_leaves_nothing() {
     let all: Vec<u32> = (1..=2 * CHUNK as u32 + 10).collect();
     let request = copy_of(&fixture, &all, "Archive").await;
     // The first chunk only, as if the process had died then.
-    copy::test_stage(&fixture.store, &writer(ALICE), &request, CHUNK).await.unwrap();
+    copy::stage_for_test(&fixture.store, &writer(ALICE), &request, CHUNK).await.unwrap();
     assert_eq!(fixture.mailbox("Archive").await.messages, 0);
     assert_eq!(fixture.messages("Archive").await, []);
     fixture.assert_whole().await;
@@ -198,6 +198,38 @@ async fn a_large_copy_over_quota_leaves_nothing() {
     let request = copy_of(&fixture, &all, "Archive").await;
     assert_eq!(super::copy(&fixture.store, &writer(ALICE), &request).await, Err(Error::OverQuota));
     assert_eq!(account::by_id(&fixture.store, ALICE).await.unwrap().unwrap().quota_used, used);
+    fixture.assert_whole().await;
+}
+
+/// Messages whose structures are so large that a few of them fill a transaction.
+async fn fill_with_giants(fixture: &Fixture, count: usize) {
+    let mut giant = fixture.message(INBOX, 100).await;
+    giant.structure.base_subject = "x".repeat(2_500_000);
+    for _ in 0..count {
+        fixture.append(&Append { request: fixture.request(), ..giant.clone() }).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn giant_structures_are_written_one_by_one() {
+    let fixture = Fixture::new().await;
+    fill_with_giants(&fixture, 5).await;
+    let inbox = fixture.mailbox("INBOX").await.id;
+    let all = [1, 2, 3, 4, 5];
+    let seen = store_flags(&fixture, inbox, &all, FlagChange::Add, &["\\Seen"]);
+    for _ in 0..2 {
+        let done = set_flags(&fixture.store, &writer(ALICE), &seen).await.unwrap();
+        assert!(done.messages.len() == 5 && done.messages.iter().all(|message| message.flags.contains(&Flag::Seen)));
+    }
+    let request = copy_of(&fixture, &all, "Archive").await;
+    let copied = super::copy(&fixture.store, &writer(ALICE), &request).await.unwrap();
+    assert_eq!(super::copy(&fixture.store, &writer(ALICE), &request).await.unwrap(), copied);
+    let request = copy_of(&fixture, &all, "Sent").await;
+    let moved = move_to(&fixture.store, &writer(ALICE), &request).await.unwrap();
+    assert_eq!(move_to(&fixture.store, &writer(ALICE), &request).await.unwrap(), moved);
+    for (path, count) in [("INBOX", 0), ("Archive", 5), ("Sent", 5)] {
+        assert_eq!(fixture.messages(path).await.len(), count, "{path}");
+    }
     fixture.assert_whole().await;
 }
 
