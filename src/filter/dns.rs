@@ -5,8 +5,8 @@
 //! too, DNS is away and nobody asks until it is back. A sender whose own servers are silent cannot bring that about.
 
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mail_auth::MessageAuthenticator;
@@ -79,8 +79,11 @@ struct Health {
 }
 
 impl Dns {
-    pub fn new(resolver: &Resolver, limit: Duration) -> Self {
+    /// `deadline` is that of the stages which ask.
+    pub fn new(resolver: &Resolver, deadline: Duration) -> Self {
         let authenticator = MessageAuthenticator(resolver.hickory());
+        // A little less than the stage's own deadline, so that a silence is noticed here.
+        let limit = deadline.mul_f32(0.9);
         Self { authenticator, limit, health: Mutex::default(), probes: AtomicU64::new(0) }
     }
 
@@ -88,28 +91,43 @@ impl Dns {
         &self.authenticator
     }
 
-    /// Asks, and gives up in time. `failed` tells an answer that stands for a failure of DNS.
+    /// Asks, and gives up in time. `failed` tells an answer that stands for a failure of DNS. Probes run beside the messages,
+    /// which never wait for them.
     pub(crate) async fn ask<T>(
-        &self,
+        self: &Arc<Self>,
         question: impl Future<Output = T>,
         failed: impl Fn(&T) -> bool,
     ) -> Result<T, Error> {
         match self.turn() {
             Turn::Ask => {}
             Turn::Spare => return Err(Error::DnsAway),
-            Turn::Probe if self.is_answered().await => {
-                self.health().away_until = None;
-                emit(DnsBack {});
+            Turn::Probe => {
+                self.start_probe();
+                return Err(Error::DnsAway);
             }
-            Turn::Probe => return Err(Error::DnsAway),
         }
         let answer = timeout(self.limit, question).await.map_err(|_| Error::TimedOut("DNS"));
-        let is_failure = answer.as_ref().map_or(true, failed);
-        if is_failure && self.may_probe() && !self.is_answered().await {
-            self.health().away_until = Some(Instant::now() + PAUSE);
-            emit(DnsAway {});
+        if answer.as_ref().map_or(true, failed) && self.may_probe() {
+            self.start_probe();
         }
         answer
+    }
+
+    fn start_probe(self: &Arc<Self>) {
+        let dns = Arc::clone(self);
+        tokio::spawn(async move { dns.probe().await });
+    }
+
+    /// Finds out how DNS is.
+    async fn probe(&self) {
+        let is_answered = self.is_answered().await;
+        let away_until = (!is_answered).then(|| Instant::now() + PAUSE);
+        let before = std::mem::replace(&mut self.health().away_until, away_until);
+        match (before, is_answered) {
+            (None, false) => emit(DnsAway {}),
+            (Some(_), true) => emit(DnsBack {}),
+            _ => {}
+        }
     }
 
     /// Whether any server says anything. The name does not exist, and each is new, so that no cache stands in for the
@@ -207,14 +225,14 @@ mod tests {
     use super::*;
     use crate::name_server::{NameServer, Script};
 
-    fn dns(server: &str) -> Dns {
+    fn dns(server: &str) -> Arc<Dns> {
         let timeout = posthouse_conf::Span::ms(100);
         let servers = vec![server.to_owned()];
         let settings = posthouse_conf::Resolver { servers, timeout, attempts: 1, ..Default::default() };
-        Dns::new(&Resolver::new(&settings).expect("a resolver"), Duration::from_secs(1))
+        Arc::new(Dns::new(&Resolver::new(&settings).expect("a resolver"), Duration::from_secs(1)))
     }
 
-    async fn ask(dns: &Dns, name: &str) -> &'static str {
+    async fn ask(dns: &Arc<Dns>, name: &str) -> &'static str {
         match dns.ask(dns.txt(name), |found| matches!(found, Found::Failed)).await {
             Ok(Found::Records(_)) => "records",
             Ok(Found::Nothing) => "nothing",
@@ -225,18 +243,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dns_that_never_answers_is_asked_once_and_then_spared() {
+    async fn dns_that_never_answers_is_noticed_and_then_spared() {
         // Bound and never read, so that questions vanish.
         let hole = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let dns = dns(&hole.local_addr().expect("an address").to_string());
         assert_eq!(ask(&dns, "x.test").await, "failed");
+        dns.probe().await;
         let start = Instant::now();
         for _ in 0..100 {
             assert_eq!(ask(&dns, "x.test").await, "away");
         }
         assert!(start.elapsed() < Duration::from_secs(1), "nobody waits");
         dns.health().away_until = Some(Instant::now());
-        assert_eq!(ask(&dns, "x.test").await, "away", "it was tried and is still away");
+        assert_eq!(ask(&dns, "x.test").await, "away", "nobody waits for the probe either");
     }
 
     #[tokio::test]
@@ -247,9 +266,12 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(ask(&dns, "evil.test").await, "failed");
         }
+        dns.probe().await;
         assert_eq!(ask(&dns, "good.test").await, "records");
         dns.health().away_until = Some(Instant::now());
-        assert_eq!(ask(&dns, "good.test").await, "records", "it is back at the first try");
+        assert_eq!(ask(&dns, "good.test").await, "away");
+        dns.probe().await;
+        assert_eq!(ask(&dns, "good.test").await, "records", "it is back");
         assert_eq!(ask(&dns, "none.test").await, "nothing");
     }
 }

@@ -407,7 +407,7 @@ mod spf_suite {
         for section in YamlLoader::load_from_str(&source).expect("YAML") {
             let server = script(&section["zonedata"]).serve();
             for (name, case) in section["tests"].as_hash().expect("cases by name") {
-                let dns = Dns::new(&resolver(&server, Duration::from_millis(250)), Duration::from_secs(4));
+                let dns = Arc::new(Dns::new(&resolver(&server, Duration::from_millis(250)), Duration::from_secs(4)));
                 let sender = text(&case["mailfrom"]);
                 let hello = text(&case["helo"]);
                 let question = Question {
