@@ -2,6 +2,7 @@
 
 use posthouse_mail::{Domain, IngestId};
 use posthouse_storage::queue::{self, QueueMessage, Work};
+use posthouse_storage::transit::LastOutcome;
 
 use super::{AdminRequest, AdminResult, CountView, QueueChoice, QueueEntryView, view, words};
 use crate::node::Services;
@@ -110,6 +111,15 @@ fn entry(message: &QueueMessage, work: &Work) -> QueueEntryView {
         created_at: message.queued_at.0,
         next_attempt_at: work.id.due.0,
         expires_at: message.expires_at.0,
-        last_reason: work.last_outcome.as_ref().map(|outcome| outcome.reason.clone()),
+        last_reason: work.last_outcome.as_ref().map(last_word),
+    }
+}
+
+/// What the remote host said where it said something, our own words otherwise.
+fn last_word(outcome: &LastOutcome) -> String {
+    match (&outcome.reply, &outcome.host) {
+        (Some(reply), Some(host)) => format!("{host} said: {reply}"),
+        (Some(reply), None) => reply.to_string(),
+        (None, _) => outcome.reason.clone(),
     }
 }

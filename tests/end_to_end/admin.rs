@@ -85,14 +85,19 @@ fn status_and_health_tell_of_the_node() {
 fn one_id_follows_a_message_through_the_log() {
     let demo = Demo::with(&[("POSTHOUSE_OBSERVE__LOG_FORMAT", "json")]);
     deliver(&demo, "alice@demo.test", "traced");
-    let id = eventually("a line about a message", || {
-        demo.log().lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|line| {
-            let id =
-                line.get("message_id").or_else(|| line.pointer("/fields/message")).or_else(|| line.get("message"))?;
-            id.as_str().filter(|id| demo.log().matches(id).count() > 1).map(str::to_owned)
-        })
+    let lines = eventually("three lines about the message", || {
+        let log = demo.log();
+        let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let about: Vec<_> = lines.iter().filter(|line| line.pointer("/fields/ingest").is_some()).cloned().collect();
+        (about.len() >= 3).then_some(about)
     });
-    assert!(!id.is_empty());
+    let field = |line: &serde_json::Value, name: &str| line["fields"][name].as_str().map(str::to_owned);
+    let ids: std::collections::BTreeSet<_> = lines.iter().map(|line| field(line, "ingest")).collect();
+    assert_eq!(ids.len(), 1, "{lines:?}");
+    let said: Vec<_> = lines.iter().filter_map(|line| field(line, "message")).collect();
+    for step in ["message received", "message judged", "message delivered"] {
+        assert!(said.iter().any(|line| line == step), "no {step:?} in {said:?}");
+    }
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn a_refused_recipient_comes_back_as_a_report_and_the_other_is_delivered() {
 fn a_deferred_message_waits_is_shown_and_goes_at_retry() {
     let world = world();
     let host = RemoteHost::listen(FIRST, world.port, Manner::Defer);
+    let second = RemoteHost::listen(SECOND, world.port, Manner::Defer);
     submit(&world.demo, &["someone@remote.test"], &message("alice@demo.test", "someone@remote.test", "patient"));
     let entry = eventually("an attempt that was deferred", || {
         queue(&world.demo).into_iter().find(|entry| entry["attempt_count"].as_u64() >= Some(1))
@@ -154,7 +155,7 @@ fn a_deferred_message_waits_is_shown_and_goes_at_retry() {
     assert_eq!(entry["destination"], "remote.test");
     assert_eq!(entry["recipients"][0], "someone@remote.test");
     assert!(entry["last_reason"].as_str().is_some_and(|reason| reason.contains("later, please")), "{entry}");
-    assert!(host.received().is_empty());
+    assert!(host.received().is_empty() && second.received().is_empty());
     host.set_manner(Manner::Accept);
     let id = entry["id"].as_str().expect("an id").to_owned();
     world.demo.json(&["queue", "retry", &id]);

@@ -41,7 +41,7 @@ fn init_tells_what_to_publish_and_never_overwrites() {
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     // The written configuration shows every key, and says what the defaults are.
     let written = std::fs::read_to_string(&config).expect("a configuration");
-    assert!(written.contains("hostname = \"mail.example.test\"") && written.contains("# message_max = "), "{written}");
+    assert!(written.contains("hostname = \"mail.example.test\"") && written.contains("\n#message_max = "), "{written}");
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn fetchmail_fetches_over_pop3_and_imap() {
         let store = site.folder().join("fetched");
         let idle = if protocol == "imap" { " no idle" } else { "" };
         let text = format!(
-            "poll localhost protocol {protocol} port {}{idle}\n  user \"alice@demo.test\" password \"demo\"\n  ssl sslcertck sslcertfile \"{}\"\n  \
+            "poll localhost protocol {protocol} service {}\n  user \"alice@demo.test\" password \"demo\"{idle}\n  ssl sslcertck sslcertfile \"{}\"\n  \
              mda \"/bin/sh -c 'cat >> {}'\"\n",
             site.port(port),
             site.authority(),
