@@ -200,6 +200,14 @@ impl SmtpCourier {
             let status = EnhancedStatus::new(5, 4, 6);
             return Err(DeliveryOutcome::Bounced { host: Some(host.name.clone()), status, reason, reply: None });
         }
+        let (transport, tls) = if self.route.smarthost.is_some() && address.port() == SUBMISSIONS_PORT {
+            // RFC 8314 §3.3: on this port TLS comes first.
+            let secured = self.tls.connect(transport, &host.name, queue.connect_timeout.get()).await;
+            let failure = |error: NetError| CloseReason::Lost(error.to_string()).outcome(&host.name);
+            (secured.map_err(failure)?, ClientTls::Active)
+        } else {
+            (transport, tls)
+        };
         let login = self.login.as_ref().map(|(user, password)| ClientLogin {
             user: user.clone(),
             password: password.clone(),
@@ -288,6 +296,9 @@ impl Courier for SmtpCourier {
         })
     }
 }
+
+/// RFC 8314 §7.3.
+const SUBMISSIONS_PORT: u16 = 465;
 
 /// One load on its way: who has a final outcome, and what the others heard last.
 struct Trip<'a> {

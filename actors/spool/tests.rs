@@ -11,7 +11,7 @@ const TEXT: &str = "From: s@us.test\r\nSubject: hi\r\n\r\nbody\r\n";
 async fn each_local_recipient_gets_the_message_once() {
     let site = Site::new(settings(9), TestNames::default()).await;
     site.accept("s@x.test", &["alice@us.test", "bob@us.test", "Alice@us.test"], TEXT).await;
-    let mut accounts = vec![site.delivered().await, site.delivered().await];
+    let mut accounts = [site.delivered().await, site.delivered().await];
     accounts.sort();
     assert_eq!((accounts[0].0, accounts[1].0), (1, 2));
     assert_eq!(accounts[0].1, format!("Return-Path: <s@x.test>\r\nReceived: by us.test\r\n{TEXT}"));
@@ -23,7 +23,7 @@ async fn an_alias_reaches_accounts_and_other_servers() {
     let host = Host::listen(2, 0, Manner::Accept).await;
     let site = Site::new(settings(host.port), TestNames::default().mx("there.test", 10, 2)).await;
     site.accept("s@x.test", &["both@us.test"], TEXT).await;
-    let mut accounts = vec![site.delivered().await.0, site.delivered().await.0];
+    let mut accounts = [site.delivered().await.0, site.delivered().await.0];
     accounts.sort_unstable();
     assert_eq!(accounts, [1, 2]);
     assert_eq!(host.next().await.to, ["RCPT TO:<far@there.test>"]);
@@ -34,7 +34,7 @@ async fn an_alias_reaches_accounts_and_other_servers() {
 async fn an_unknown_user_is_reported_to_the_sender() {
     let site = Site::new(settings(9), TestNames::default()).await;
     site.accept("alice@us.test", &["nobody@us.test", "bob@us.test"], TEXT).await;
-    let mut got = vec![site.delivered().await, site.delivered().await];
+    let mut got = [site.delivered().await, site.delivered().await];
     got.sort();
     assert!(got[0].1.contains("Final-Recipient: rfc822; nobody@us.test"), "{got:?}");
     assert_eq!(got[1].0, 2);

@@ -96,13 +96,19 @@ async fn serve(stream: TcpStream, manner: Manner, taken: mpsc::UnboundedSender<T
     }
     let mut mail = Taken { from: String::new(), to: Vec::new(), data: String::new() };
     let mut line = String::new();
-    while { line.clear(); stream.read_line(&mut line).await.is_ok_and(|count| count > 0) } {
+    while {
+        line.clear();
+        stream.read_line(&mut line).await.is_ok_and(|count| count > 0)
+    } {
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
         let answer = match verb.as_str() {
             "EHLO" if manner == Manner::BrokenTls => "250-mx\r\n250 STARTTLS\r\n",
             "EHLO" => "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n",
             "STAR" => {
-                let _ = stream.write_all(b"220 go\r\nthis is no TLS\r\n").await;
+                let _ = stream.write_all(b"220 go\r\n").await;
+                // The handshake comes, and gets nonsense for an answer.
+                let _ = stream.fill_buf().await;
+                let _ = stream.write_all(b"this is no TLS\r\n").await;
                 return;
             }
             "MAIL" => {
@@ -165,7 +171,8 @@ impl TestNames {
 
 impl Names for TestNames {
     fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<Answer<Mx>, NetError>> {
-        let answer = self.mx.get(domain.as_str()).cloned().map_or(Answer::NxDomain, |hosts| Answer::Found(Mx::Hosts(hosts)));
+        let answer =
+            self.mx.get(domain.as_str()).cloned().map_or(Answer::NxDomain, |hosts| Answer::Found(Mx::Hosts(hosts)));
         Box::pin(async move { Ok(answer) })
     }
 
