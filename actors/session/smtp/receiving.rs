@@ -100,6 +100,10 @@ async fn deliver<D: Desk>(
 /// The account, where the one recipient is just one. What can't be found out now the spool finds out later.
 async fn only_account<D: Desk>(desk: &D, envelope: &Envelope) -> Option<(AccountId, ForwardPath)> {
     let recipient = only_recipient(envelope)?;
+    if envelope.recipients.iter().any(|recipient| recipient.notify.success) {
+        // RFC 3461 §4.1: a report of success is due, which the spool writes.
+        return None;
+    }
     match desk.route(recipient, None).await {
         Ok(Route::Account(account)) => Some((account, recipient.clone())),
         _ => None,

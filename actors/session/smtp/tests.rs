@@ -69,6 +69,16 @@ async fn an_alias_goes_to_the_spool() {
 }
 
 #[tokio::test]
+async fn rfc3461_4_1_a_recipient_that_asks_for_a_report_of_success_goes_to_the_spool() {
+    let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
+    fixture.greet().await;
+    fixture.check(&HELLO[..2]).await;
+    let rcpt = ("RCPT TO:<alice@x.test> NOTIFY=SUCCESS", "250");
+    fixture.check(&[rcpt, ("DATA", "354"), ("\r\nhi\r\n.", "250")]).await;
+    assert!(fixture.desk.spooled()[0].0.received.envelope.recipients[0].notify.success);
+}
+
+#[tokio::test]
 async fn rfc5321_3_6_2_mail_for_others_is_not_relayed() {
     let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
     fixture.greet().await;
