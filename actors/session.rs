@@ -183,7 +183,8 @@ impl<S: Session + Sync> Actor for SessionActor<S> {
     ) -> Result<(), ActorProcessingErr> {
         if let Some(session) = state.take() {
             let _alive = Alive::new(session.protocol().as_str());
-            session.run().await;
+            // Boxed: inline, the session would lie in each layer of the actor's own future.
+            Box::pin(session.run()).await;
         }
         myself.stop(None);
         Ok(())

@@ -122,7 +122,7 @@ impl<M: Maildrops> Session for Pop3Session<M> {
         emit(SessionEnded { protocol, client, reason: end.as_str() });
         // RFC 1939 §6: whatever ended the session but QUIT, no message is removed; the lock is free again at once.
         if let Some(opened) = self.state.opened.take() {
-            self.services.maildrops.release(&opened).await;
+            Box::pin(self.services.maildrops.release(&opened)).await;
         }
         if let Some(stream) = self.stream.take() {
             stream.close(self.services.settings.pop3.write_timeout.get()).await;
@@ -169,16 +169,17 @@ impl<M: Maildrops> Pop3Session<M> {
 
     async fn steps(&mut self) -> Result<Never, End> {
         if self.services.protocol.is_implicit_tls() {
-            self.start_tls().await?;
+            Box::pin(self.start_tls()).await?;
         }
         self.say(&Response::greeting(&self.services.settings.node.hostname));
         loop {
+            // Boxed, what only some moments need: thousands of sessions wait, few do something.
             self.keep_lock().await?;
             if self.state.sending.is_some() {
-                self.send_on().await?;
+                Box::pin(self.send_on()).await?;
             } else if let Some(line) = self.next_line() {
                 match line {
-                    Ok(line) => self.on_line(&line).await?,
+                    Ok(line) => Box::pin(self.on_line(&line)).await?,
                     Err(fault) => self.refuse(Response::err(fault.to_string())).await?,
                 }
             } else {
@@ -323,7 +324,7 @@ impl<M: Maildrops> Pop3Session<M> {
         let Some(opened) = self.state.opened.as_mut().filter(|opened| opened.renew_at() <= Instant::now()) else {
             return Ok(());
         };
-        match self.services.maildrops.renew(opened).await {
+        match Box::pin(self.services.maildrops.renew(opened)).await {
             Ok(()) => Ok(()),
             Err(Trouble::InUse) => Err(End::MaildropLost),
             // The store may be back before the lease is over.

@@ -120,6 +120,13 @@ struct Case {
 const MESSAGES: [&str; 2] = ["A: 1\r\n\r\n.one\r\ntwo\r\n", "B: 2\r\n\r\nthree"];
 
 async fn start(change: impl FnOnce(&mut Settings, &mut Told)) -> Case {
+    let (session, client, drain, told) = prepare(change).await;
+    Case { client, session: tokio::spawn(session.run()), drain, told }
+}
+
+async fn prepare(
+    change: impl FnOnce(&mut Settings, &mut Told),
+) -> (Pop3Session<Fake>, TcpStream, watch::Sender<bool>, Arc<Mutex<Told>>) {
     let (mut settings, mut told) = (Settings::default(), Told::default());
     change(&mut settings, &mut told);
     let told = Arc::new(Mutex::new(told));
@@ -139,7 +146,14 @@ async fn start(change: impl FnOnce(&mut Settings, &mut Told)) -> Case {
     let guard = admission.connect(transport.peer_ip()).expect("room");
     let (peer, local) = (transport.peer_addr(), transport.local_addr());
     let session = Pop3Session::new(services, Accepted { transport, peer, local, exempt: false, guard });
-    Case { client: client.expect("a connection"), session: tokio::spawn(session.run()), drain: switch, told }
+    (session, client.expect("a connection"), switch, told)
+}
+
+#[tokio::test]
+async fn a_waiting_session_is_small() {
+    let (session, ..) = prepare(|_, _| {}).await;
+    let octets = std::mem::size_of_val(&session.run());
+    assert!(octets <= 2048, "{octets}");
 }
 
 impl Case {
