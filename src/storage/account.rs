@@ -166,7 +166,6 @@ async fn delete_in(txn: &mut Transaction<'_>, writer: &Writer, domain_fence: Fen
     address::release(txn, domain_fence, DomainId::new(account.row.domain), &address).await?;
     txn.clear(&keys::credential(account.id));
     set_admin(txn, account.id, false);
-    txn.set(&keys::departed(account.id), &[]);
     let now = account.now.0;
     account.touch().deleted_at = Some(now);
     account.save(txn)?;
@@ -199,15 +198,8 @@ async fn sweep_in(txn: &mut Transaction<'_>, writer: &Writer) -> Result<bool, Er
                 txn.clear_range(&range.begin, &range.end);
             }
         }
-        txn.clear(&keys::departed(account.id));
     }
     Ok(more)
-}
-
-/// Deleted accounts that still wait for their sweep.
-pub async fn departed(store: &Store) -> Result<Vec<AccountId>, Error> {
-    let page = codec::page(&mut store.snapshot(), &keys::all_departed(), usize::MAX).await?;
-    Ok(page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).u64()).map(AccountId::new).collect())
 }
 
 /// An account by its id; deleted ones are not found, disabled ones are.
@@ -284,13 +276,9 @@ pub async fn in_shard(store: &Store, shard: ShardId) -> Result<Vec<AccountId>, E
     }
 }
 
-/// The administrator with the least id: who reads postmaster's mail if nobody else is named.
-pub async fn first_admin(store: &Store) -> Result<Option<Account>, Error> {
-    first_admin_in(&mut store.snapshot()).await
-}
-
+/// The administrator who was there first: who reads postmaster's mail if nobody else is named.
 pub(crate) async fn first_admin_in(txn: &mut Transaction<'_>) -> Result<Option<Account>, Error> {
-    let admins = codec::page(txn, &keys::admins(), 16).await?;
+    let admins = codec::page(txn, &keys::admins(), usize::MAX).await?;
     let mut first: Option<Account> = None;
     for (key, _) in &admins.rows {
         let id = AccountId::new(KeyParts::of(key).u64().unwrap_or(0));

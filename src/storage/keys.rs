@@ -68,7 +68,6 @@ subspaces! {
 
     DomainName = 0x40, Inserted;  // name -> domain
     Admin = 0x41, Inserted;       // account -> nothing
-    Departed = 0x4c, Inserted;    // account that was deleted -> nothing, until it is swept
     Spool = 0x42, Inserted;       // message -> envelope, body, outcome per forward-path
     QueueMessage = 0x43, Inserted; // message -> envelope, body, destinations with open recipients
     BlobState = 0x44, Inserted;   // blob -> size, content or its places in segments
@@ -185,14 +184,8 @@ pub fn memberships(account: AccountId, mailbox: MailboxId) -> KeyRange {
 pub fn memberships_between(account: AccountId, mailbox: MailboxId, from: Uid, end: Uid) -> KeyRange {
     KeyRange { begin: membership(account, mailbox, from).0, end: membership(account, mailbox, end).0 }
 }
-pub fn memberships_of_account(account: AccountId) -> KeyRange {
-    of_account(account, Subspace::Membership).children()
-}
 pub fn thread_email(account: AccountId, thread: ThreadId, email: EmailId) -> Key {
     of_account(account, Subspace::Thread).u64(thread.get()).u64(email.get())
-}
-pub fn thread_emails(account: AccountId, thread: ThreadId) -> KeyRange {
-    of_account(account, Subspace::Thread).u64(thread.get()).children()
 }
 pub fn threads(account: AccountId) -> KeyRange {
     of_account(account, Subspace::Thread).children()
@@ -276,13 +269,6 @@ pub fn admin(account: AccountId) -> Key {
 }
 pub fn admins() -> KeyRange {
     Key::open(Subspace::Admin).children()
-}
-
-pub fn departed(account: AccountId) -> Key {
-    Key::open(Subspace::Departed).u64(account.get())
-}
-pub fn all_departed() -> KeyRange {
-    Key::open(Subspace::Departed).children()
 }
 
 // Mail under way.

@@ -4,6 +4,7 @@
 use posthouse_mail::{Domain, IngestId, MailboxId, ReversePath, SpecialUse, Uid, UnixMillis};
 
 use super::*;
+use crate::codec;
 use crate::fixture::{ALICE, DOMAIN, Fixture, NOW};
 use crate::message::{AppendBody, Target};
 use crate::record::account::IdRow;
