@@ -38,7 +38,7 @@ pub fn thread_ids(header: &[u8]) -> Vec<String> {
     for name in ["Message-ID", "In-Reply-To", "References"] {
         let found = find(header, name).map(|field| msg_ids(&field.value())).unwrap_or_default();
         for id in found {
-            if !ids.contains(&id) {
+            if ids.len() < THREAD_IDS_MAX && !ids.contains(&id) {
                 ids.push(id);
             }
         }
@@ -109,6 +109,8 @@ fn cost(address: &HeaderAddress) -> usize {
     ADDRESS_COST + text.iter().map(|part| part.as_ref().map_or(0, Vec::len)).sum::<usize>()
 }
 
+/// Identifiers that join one message to a thread: each becomes a row.
+const THREAD_IDS_MAX: usize = 100;
 /// Entries shown of one field.
 const ADDRESSES_MAX: usize = 2000;
 /// What an address costs beside its text: a group of nothing is not free.
