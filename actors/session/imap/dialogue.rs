@@ -78,9 +78,9 @@ impl<D: Desk> Dialogue<D> {
                 Err(stop) => stop,
             };
             if !matches!(stop, Stop::StartTls) {
-                return self.end(stop).await;
+                return Box::pin(self.end(stop)).await;
             }
-            match self.start_tls().await {
+            match Box::pin(self.start_tls()).await {
                 Ok(secured) => self = secured,
                 Err(_) => return "handshake",
             }
@@ -92,7 +92,7 @@ impl<D: Desk> Dialogue<D> {
             let frame = self.next_frame().await?;
             match frame {
                 Frame::Command(text) => self.on_command(&text).await?,
-                Frame::Append(_, head) => self.on_append(head).await?,
+                Frame::Append(_, head) => Box::pin(self.on_append(head)).await?,
                 Frame::Refused(text, error) => self.on_refused(&text, error)?,
                 Frame::Continue => put_continuation(&mut self.out, "go ahead"),
                 Frame::Broken(error) => return Err(Stop::Flooded(error)),
@@ -142,7 +142,8 @@ impl<D: Desk> Dialogue<D> {
             return self.complete(&tagged.tag, refusal_status(refusal));
         }
         let permit = permit(&tagged.command);
-        let status = match self.execute(tagged.command).await {
+        // Boxed, so that a session that waits between commands holds no room for the largest of them.
+        let status = match Box::pin(self.execute(tagged.command)).await {
             Ok(status) | Err(Stop::Answer(status)) => status,
             // The client must read the tagged OK before it begins the handshake.
             Err(Stop::StartTls) => {
@@ -152,7 +153,7 @@ impl<D: Desk> Dialogue<D> {
             }
             Err(stop) => return Err(stop),
         };
-        self.tell_changes(permit).await?;
+        Box::pin(self.tell_changes(permit)).await?;
         self.complete(&tagged.tag, status)?;
         if self.state.state() == State::Logout {
             self.flush().await?;
@@ -225,11 +226,13 @@ impl<D: Desk> Dialogue<D> {
                 reply: status.text.clone(),
             });
         }
-        if status.condition != Condition::Bad {
-            self.state.errors = 0;
-            return Ok(());
+        // A guess at a password counts as much as a wrong command, another NO neither for nor against the client.
+        let is_guess = status.code == Some(Code::AuthenticationFailed);
+        match status.condition {
+            Condition::Ok => self.state.errors = 0,
+            Condition::Bad => self.state.errors += 1,
+            _ => self.state.errors += usize::from(is_guess),
         }
-        self.state.errors += 1;
         if self.state.errors >= self.settings.imap.errors_max { Err(Stop::TooManyErrors) } else { Ok(()) }
     }
 

@@ -346,6 +346,7 @@ async fn limits_are_answered() {
     assert!(client.status("SELECT {51}").await.starts_with("BAD "));
     client.ok("NOOP").await;
     assert!(client.status("FROB").await.starts_with("BAD "));
+    assert!(client.status("SELECT nowhere").await.starts_with("NO "));
     assert!(client.status("FROB").await.starts_with("BAD "));
     client.send("x FROB\r\n").await;
     assert!(client.line().await.starts_with("x BAD "));
@@ -373,6 +374,94 @@ async fn a_drain_says_goodbye_between_commands_and_in_idle() {
         let bye = tokio::time::timeout(Duration::from_secs(5), client.line()).await.expect("in time");
         assert!(bye.starts_with("* BYE [UNAVAILABLE]"), "{bye}");
     }
+}
+
+#[tokio::test]
+async fn a_waiting_session_is_small() {
+    let server = Server::start().await;
+    let octets = server.session_octets().await;
+    assert!(octets < 4096, "{octets} octets");
+}
+
+/// What a client knows of its mailbox from what it has been told; 0 where it has seen a number and no Uid.
+#[derive(Default)]
+struct Told(Vec<u32>);
+
+impl Told {
+    fn hear(&mut self, lines: &[String], command: &str) {
+        for line in lines {
+            let words: Vec<&str> = line.split([' ', '(', ')']).filter(|word| !word.is_empty()).collect();
+            match words[..] {
+                ["*", number, "EXPUNGE"] => {
+                    let counts_numbers = ["FETCH", "STORE", "SEARCH"].iter().any(|verb| command.starts_with(verb));
+                    assert!(!counts_numbers, "EXPUNGE told in {command}");
+                    self.0.remove(number.parse::<usize>().expect("a number") - 1);
+                }
+                ["*", count, "EXISTS"] => {
+                    let count: usize = count.parse().expect("a number");
+                    assert!(count >= self.0.len(), "EXISTS took messages away");
+                    self.0.resize(count, 0);
+                }
+                ["*", number, "FETCH", "UID", uid, ..] => {
+                    let known = &mut self.0[number.parse::<usize>().expect("a number") - 1];
+                    let uid = uid.parse().expect("a Uid");
+                    assert!(*known == 0 || *known == uid, "{command}: {number} was {known}, is {uid}");
+                    *known = uid;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_at_work_on_one_mailbox_agree_with_the_store() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = open(&server, &[MESSAGE, MESSAGE]).await;
+        let mut told = Told::default();
+        told.hear(&client.ok("SELECT INBOX").await, "SELECT");
+        clients.push((client, told));
+    }
+    // A fixed row of choices: a failure can be repeated.
+    let mut state: u32 = 20_261_121;
+    let mut choose = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below.max(1)
+    };
+    for _ in 0..400 {
+        let (client, told) = &mut clients[choose(3)];
+        let number = 1 + choose(told.0.len());
+        let flag = ["\\Seen", "\\Deleted", "\\Deleted", "$Work"][choose(4)];
+        let command = match choose(12) {
+            0..3 => format!("APPEND INBOX {{{}+}}\r\n{MESSAGE}", MESSAGE.len()),
+            3 => format!("STORE {number} +FLAGS ({flag})"),
+            4 => format!("STORE {number} +FLAGS.SILENT ({flag})"),
+            5 => "EXPUNGE".to_owned(),
+            6 => format!("COPY {number} INBOX"),
+            7 => format!("MOVE {number} Trash"),
+            8 => "SEARCH ALL".to_owned(),
+            9 => "UID FETCH 1:* FLAGS".to_owned(),
+            10 => "FETCH 1:* (UID FLAGS)".to_owned(),
+            _ => "NOOP".to_owned(),
+        };
+        if told.0.is_empty() && (command.contains(&format!(" {number} ")) || command.contains("1:*")) {
+            continue;
+        }
+        let lines = client.answer(&command).await;
+        assert!(!lines.last().is_some_and(|status| status.starts_with("BAD")), "{command}: {lines:?}");
+        told.hear(&lines, &command);
+    }
+    let mut views = Vec::new();
+    for (client, told) in &mut clients {
+        told.hear(&client.ok("NOOP").await, "NOOP");
+        told.hear(&client.ok("FETCH 1:* (UID)").await, "FETCH");
+        views.push(told.0.clone());
+    }
+    assert!(!views[0].is_empty());
+    assert_eq!(views[0], views[1]);
+    assert_eq!(views[0], views[2]);
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ impl Desk for TestDesk {
 pub struct Server {
     address: std::net::SocketAddr,
     switch: watch::Sender<bool>,
+    services: ImapServices<TestDesk>,
     _directory: tempfile::TempDir,
 }
 
@@ -118,13 +119,14 @@ impl Server {
         let services = ImapServices { desk, protocol: Protocol::Imap, tls: None, settings, drain };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        let shared = services.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let transport = Transport::plain(stream).expect("a transport");
                 tokio::spawn(ImapSession::new(services.clone(), transport, None).run());
             }
         });
-        Self { address, switch, _directory: directory }
+        Self { address, switch, services: shared, _directory: directory }
     }
 
     pub async fn connect(&self) -> Client {
@@ -137,6 +139,13 @@ impl Server {
         client.line().await;
         client.ok("LOGIN alice pw").await;
         client
+    }
+
+    /// Memory of one session's future, which a waiting session holds.
+    pub async fn session_octets(&self) -> usize {
+        let (client, server) = (TcpStream::connect(self.address).await, &self.services);
+        let transport = Transport::plain(client.expect("a connection")).expect("a transport");
+        std::mem::size_of_val(&ImapSession::new(server.clone(), transport, None).run())
     }
 
     pub fn drain(&self) {
