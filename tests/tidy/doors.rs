@@ -28,7 +28,6 @@ const MANIFEST_DOORS: &[(&str, &[&str])] = &[
     ("sd-notify", &["main"]),
     ("anyhow", &["main", "chaos"]),
     ("hickory-server", &[]),
-    ("lettre", &[]),
 ];
 
 /// Libraries that the vocabulary and the codecs must not see: time and ids are arguments there.
