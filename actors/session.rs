@@ -7,8 +7,8 @@
 //! Bounds: the protocol's input buffer, conf.limits.connections_max; every wait has the protocol's deadline.
 //! On failure: the connection closes, nothing half done is kept.   Standards: those of the protocol.
 
-pub mod pop3;
 pub mod imap;
+pub mod pop3;
 pub mod smtp;
 pub mod submission;
 

@@ -47,7 +47,8 @@ impl CpuGroup {
             return Ok(Duration::from_nanos(nanos.trim().parse()?));
         }
         let stat = std::fs::read_to_string(self.dir.join("cpu.stat"))?;
-        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).context("cpu.stat has no usage_usec")?;
+        let micros =
+            stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).context("cpu.stat has no usage_usec")?;
         Ok(Duration::from_micros(micros.parse()?))
     }
 }

@@ -25,7 +25,10 @@ impl Postfix {
     pub fn start(lab: &Path) -> anyhow::Result<Self> {
         for tool in ["postfix", "dovecot", "smtp-source", "openssl"] {
             let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output()?.status.success();
-            ensure!(found, "{tool} is not installed: the peer needs the packages postfix, dovecot-imapd, dovecot-lmtpd, openssl");
+            ensure!(
+                found,
+                "{tool} is not installed: the peer needs the packages postfix, dovecot-imapd, dovecot-lmtpd, openssl"
+            );
         }
         // Dovecot's unprivileged user must be able to walk down to its mail.
         fs::set_permissions(lab, fs::Permissions::from_mode(0o755))?;
@@ -34,7 +37,8 @@ impl Postfix {
         let group = CpuGroup::new("postfix")?;
         let peer = Self { lab: lab.to_owned(), group };
         peer.group.spawn(Command::new("dovecot").arg("-c").arg(lab.join("dovecot.conf")))?.wait()?;
-        let started = peer.group.spawn(Command::new("postfix").arg("-c").arg(lab.join("pf/etc")).arg("start"))?.wait()?;
+        let started =
+            peer.group.spawn(Command::new("postfix").arg("-c").arg(lab.join("pf/etc")).arg("start"))?.wait()?;
         ensure!(started.success(), "postfix did not start; see {}", lab.join("postfix.log").display());
         wait_for_port(ADDRESS)?;
         Ok(peer)
@@ -42,7 +46,8 @@ impl Postfix {
 
     /// Messages in the account's Maildir.
     pub fn delivered(&self) -> usize {
-        let count = |dir: &str| fs::read_dir(self.lab.join("mail").join(RECIPIENT).join(dir)).map_or(0, Iterator::count);
+        let count =
+            |dir: &str| fs::read_dir(self.lab.join("mail").join(RECIPIENT).join(dir)).map_or(0, Iterator::count);
         count("new") + count("cur")
     }
 }
@@ -85,7 +90,12 @@ fn lay_dovecot(lab: &Path) -> anyhow::Result<()> {
         chown(lab.join(dir), Some(uid), Some(gid))?;
     }
     let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail.test"];
-    run(Command::new("openssl").args(subject).arg("-keyout").arg(lab.join("key.pem")).arg("-out").arg(lab.join("cert.pem")))?;
+    run(Command::new("openssl")
+        .args(subject)
+        .arg("-keyout")
+        .arg(lab.join("key.pem"))
+        .arg("-out")
+        .arg(lab.join("cert.pem")))?;
     fs::write(lab.join("users"), format!("{RECIPIENT}:{{PLAIN}}pw1\n"))?;
     let lab = lab.display();
     let conf = format!(
@@ -139,7 +149,9 @@ fn lay_postfix(lab: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(dir)?;
     }
     chown(&data, Some(uid), None)?;
-    for name in ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"] {
+    for name in
+        ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"]
+    {
         fs::create_dir_all(spool.join(name))?;
         fs::set_permissions(spool.join(name), fs::Permissions::from_mode(0o700))?;
         chown(spool.join(name), Some(uid), None)?;

@@ -6,8 +6,8 @@ pub mod blob;
 pub mod change_log;
 pub mod check;
 mod codec;
-mod done;
 pub mod domain;
+mod done;
 pub mod engine;
 pub mod error;
 #[cfg(test)]
@@ -30,8 +30,8 @@ pub mod transit;
 mod writer;
 
 pub use blob::sweep::SweepReport;
-pub use codec::FORMAT_MAX;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
+pub use codec::FORMAT_MAX;
 pub use engine::{Atomic, Isolation, Page, RangeRequest, Versionstamp, Watch};
 pub use error::Error;
 pub use keys::BlobOwner;
