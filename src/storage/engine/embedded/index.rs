@@ -132,8 +132,11 @@ impl Index {
             }
             return Ok(self.read_number(VERSION_KEY)?.unwrap_or(0));
         }
-        self.write(|table| Ok(drop(table.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?)))
-            .map_err(|error: redb::Error| self.explain(error))?;
+        self.write(|table| {
+            table.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
+            Ok(())
+        })
+        .map_err(|error: redb::Error| self.explain(error))?;
         Ok(0)
     }
 
