@@ -37,7 +37,7 @@ impl Output {
         if self.json || !std::io::stderr().is_terminal() {
             return;
         }
-        let percent = if total == 0 { 0 } else { done.saturating_mul(100) / total };
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
         let filled = usize::try_from(percent / 4).unwrap_or(25).min(25);
         eprint!("\r\x1b[K[{}{}] {percent:3} %  {what}", "#".repeat(filled), " ".repeat(25 - filled));
         if done >= total {

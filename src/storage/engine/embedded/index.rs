@@ -251,6 +251,9 @@ pub(super) fn storage(error: redb::StorageError) -> Error {
 pub(super) fn overwrite_format(dir: &Path, format: u64) {
     let (index, _) = Index::open(dir, 1 << 20, Arc::new(|file| Box::new(file))).expect("an index");
     index
-        .write::<redb::Error>(|table| Ok(drop(table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?)))
+        .write::<redb::Error>(|table| {
+            table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?;
+            Ok(())
+        })
         .expect("written");
 }
