@@ -89,6 +89,14 @@ impl Node {
         Ok(())
     }
 
+    /// Reads the certificate and its key anew; new connections get it, and a pair that does not fit changes nothing.
+    pub fn reload_certificate(&self) -> Result<(), StartError> {
+        match &self.services.tls {
+            Some(acceptor) => Ok(acceptor.reload()?),
+            None => Ok(()),
+        }
+    }
+
     /// Returns when a command or a fault asks for the end of the node.
     pub async fn stop_requested(&self) {
         self.services.stop_requested.notified().await;

@@ -43,6 +43,7 @@ pub fn start_logging(settings: &Settings) {
 pub async fn until_stopped(node: Node, output: Output) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?;
     let node = Arc::new(node);
     if let Err(error) = node.listen().await {
         node.stop().await;
@@ -50,10 +51,16 @@ pub async fn until_stopped(node: Node, output: Output) -> anyhow::Result<ExitCod
     }
     println!("ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        () = node.stop_requested() => {}
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = node.stop_requested() => break,
+            _ = hang_up.recv() => match node.reload_certificate() {
+                Ok(()) => output.note("the certificate was read anew"),
+                Err(error) => output.note(&format!("the certificate stays as it was: {error}")),
+            },
+        }
     }
     output.note("stopping: sessions finish what they are doing (a second signal ends at once)");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -62,5 +69,6 @@ pub async fn until_stopped(node: Node, output: Output) -> anyhow::Result<ExitCod
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    Ok(ExitCode::SUCCESS)
+    // Whoever runs a node that failed starts it anew.
+    Ok(if node.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
