@@ -1,7 +1,7 @@
 //! The built program as a scenario sees it: a process with ports, started, killed and stopped.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -13,6 +13,16 @@ use anyhow::{Context as _, bail, ensure};
 pub const START_MAX: Duration = Duration::from_secs(60);
 /// How long a clean end may take.
 const STOP_MAX: Duration = Duration::from_secs(60);
+
+/// Every port of a demo, before the offset.
+const PORTS: [u16; 8] = [2525, 2587, 2465, 2143, 2993, 2110, 2995, 2090];
+
+/// An offset at which all ports of a server are free at the moment.
+pub fn free_port_offset() -> anyhow::Result<u16> {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let mut offsets = (0..100).map(|_| rand::random_range(1000..28_000));
+    offsets.find(|offset| PORTS.iter().all(|port| is_free(port + offset))).context("no free ports for a server")
+}
 
 /// How to start it.
 #[derive(Debug, Clone)]

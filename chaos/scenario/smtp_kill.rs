@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::smtp_load::{self, ACCOUNTS, Load, PASSWORD, Way};
 use crate::client::Imap;
 use crate::oracle::Violation;
-use crate::server::{Plan, Server};
+use crate::server::{Plan, Server, free_port_offset};
 use crate::sink::Sink;
 use crate::workload;
 
@@ -40,9 +40,9 @@ pub struct Args {
     /// Where the server keeps its data; a temporary directory by default.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Added to every port of the server.
-    #[arg(long, default_value_t = 17_000)]
-    port_offset: u16,
+    /// Added to every port of the server; one at which they are free is found when absent.
+    #[arg(long)]
+    port_offset: Option<u16>,
 }
 
 const IMAP: u16 = 2143;
@@ -60,7 +60,7 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     let plan = Plan {
         program: program(arguments)?,
         data: arguments.dir.clone().unwrap_or_else(|| temporary.path().join("data")),
-        port_offset: arguments.port_offset,
+        port_offset: arguments.port_offset.map_or_else(free_port_offset, Ok)?,
         environment: vec![
             ("POSTHOUSE_QUEUE__SMARTHOST".to_owned(), sink_address.to_string()),
             ("POSTHOUSE_QUEUE__SCHEDULE".to_owned(), "1s".to_owned()),

@@ -334,6 +334,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_first_start_that_was_killed_can_be_repeated() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let unfinished = dir.path().join("index.redb.new");
+        std::fs::write(&unfinished, [0; 9000]).expect("written");
+        Embedded::open(dir.path(), &Settings::default()).await.expect("an engine");
+        assert!(!unfinished.exists());
+    }
+
+    #[tokio::test]
     async fn the_last_handle_gone_the_directory_is_free() {
         let dir = tempfile::tempdir().expect("a directory");
         let engine = Embedded::open(dir.path(), &Settings::default()).await.expect("an engine");

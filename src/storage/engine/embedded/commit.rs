@@ -1,13 +1,12 @@
 //! The commit thread: the one writer. It takes whatever waits, checks it, makes it durable with one sync and publishes it.
 //!
 //! While a group is on its way to the disk the next one gathers, so that no timer is needed. The order within a group:
-//! check against what others wrote, write the frames of small bodies, sync every segment that the group touches while its
-//! rows are applied, commit the index, publish the new snapshot and its version as one pair, fire watches, answer. A body
+//! check against what others wrote, write the frames of small bodies, sync every segment that the group touches, beside
+//! the work of the index on its rows, commit the index, publish the new snapshot and its version as one pair, fire watches, answer. A body
 //! is durable before its row.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use posthouse_obs::event::store as event;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
-use super::index::{Failed, Index, Snapshot};
+use super::index::{Index, Snapshot};
 use super::index_file::Fault;
 use super::overlay::Overlay;
 use super::resolver::Resolver;
@@ -222,25 +221,11 @@ impl Committer {
         accepted
     }
 
-    /// Syncs the segments of a group while its rows are applied, then commits the rows: a body is durable before its row.
+    /// Commits rows and bodies: a body is durable before its row counts.
     fn make_durable(&mut self, version: u64, group: &[Request]) -> Result<(), Error> {
-        let segments = unsynced_segments(group);
-        let outcome = std::thread::scope(|scope| {
-            let helper = std::thread::Builder::new().name("sync".to_owned());
-            let syncing = match segments.is_empty() {
-                true => None,
-                false => helper.spawn_scoped(scope, || sync_all(&segments)).ok(),
-            };
-            self.index.commit(version, group, || match syncing {
-                Some(helper) => helper.join().unwrap_or_else(|_| Err(io::Error::other("the sync panicked"))),
-                // None to sync, or no thread to be had.
-                None => sync_all(&segments),
-            })
-        });
-        match outcome {
+        match self.index.commit(version, group, unsynced_segments(group)) {
             Ok(()) => Ok(()),
-            Err(Failed::Bodies(error)) => Err(self.fail(format!("a sync of a body segment failed: {error}"))),
-            Err(Failed::Rows(error)) => self.recover(version, error),
+            Err(error) => self.recover(version, error),
         }
     }
 
@@ -249,7 +234,7 @@ impl Committer {
         emit(event::StoreFailed { operation: "commit", reason: error.to_string() });
         match self.index.take_fault() {
             Some(Fault::Sync(reason)) => {
-                self.fail(format!("a sync of the index failed: {reason}"));
+                self.fail(format!("a sync failed: {reason}"));
                 return Err(Error::MaybeCommitted);
             }
             Some(Fault::Other(reason)) => {
@@ -321,16 +306,12 @@ fn write_bodies(group: Vec<Request>) -> Vec<Request> {
 }
 
 /// The segments that must be synced before the rows of a group are.
-fn unsynced_segments(group: &[Request]) -> Vec<&Arc<Segment>> {
+fn unsynced_segments(group: &[Request]) -> Vec<Arc<Segment>> {
     let bodies = group.iter().flat_map(|request| &request.bodies).filter(|body| !body.staged.is_durable());
-    let mut segments: Vec<&Arc<Segment>> = bodies.flat_map(|body| body.staged.segments()).collect();
+    let mut segments: Vec<Arc<Segment>> = bodies.flat_map(|body| body.staged.segments()).cloned().collect();
     segments.sort_by_key(|segment| segment.number);
     segments.dedup_by_key(|segment| segment.number);
     segments
-}
-
-fn sync_all(segments: &[&Arc<Segment>]) -> io::Result<()> {
-    segments.iter().try_for_each(|segment| segment.sync())
 }
 
 /// Frames in the order of their places.

@@ -1,7 +1,6 @@
 //! The ordered index: one redb table of octets, commits that need no repair after a crash, and the snapshots read from it.
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,9 +9,10 @@ use bytes::Bytes;
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::commit::Request;
-use super::index_file::{Disk, Fault, Faults, IndexFile};
+use super::index_file::{BodySync, Disk, Fault, Faults, IndexFile};
 use super::overlay::{Pending, apply_all, stamped};
 use super::page::{self, PageBuilder};
+use crate::blob::segment::Segment;
 use crate::engine::{Page, RangeRequest, Versionstamp};
 use crate::error::{Error, from_io};
 
@@ -66,31 +66,13 @@ impl Snapshot {
     }
 }
 
-/// What kept a group from being committed.
-pub(super) enum Failed {
-    /// Its bodies are not durable; nothing of the group stands in the index.
-    Bodies(io::Error),
-    /// The index failed, before or during its commit.
-    Rows(Error),
-}
-
-enum Unwritten {
-    Bodies(io::Error),
-    Rows(redb::Error),
-}
-
-impl From<redb::Error> for Unwritten {
-    fn from(error: redb::Error) -> Self {
-        Self::Rows(error)
-    }
-}
-
 /// The index, open for writing. Only the commit thread has it.
 pub(super) struct Index {
     path: PathBuf,
     cache: usize,
     wrap: WrapFile,
     faults: Arc<Faults>,
+    bodies: Arc<BodySync>,
     database: Option<Database>,
 }
 
@@ -98,7 +80,7 @@ impl Index {
     /// Opens or makes the index and returns the version of its last commit.
     pub(super) fn open(dir: &Path, cache: usize, wrap: WrapFile) -> Result<(Self, u64), Error> {
         let path = dir.join("index.redb");
-        let mut index = Self { path, cache, wrap, faults: Arc::default(), database: None };
+        let mut index = Self { path, cache, wrap, faults: Arc::default(), bodies: Arc::default(), database: None };
         let version = index.reopen()?;
         Ok((index, version))
     }
@@ -110,7 +92,7 @@ impl Index {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(&self.path);
         let file = file.map_err(|error| from_io(&error, "opening the index"))?;
-        let backend = IndexFile { disk: (self.wrap)(file), faults: self.faults.clone() };
+        let backend = IndexFile { disk: (self.wrap)(file), faults: self.faults.clone(), bodies: self.bodies.clone() };
         let cache = self.cache;
         // The index may panic on a file that something else has written to.
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -136,7 +118,7 @@ impl Index {
             table.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
             Ok(())
         })
-        .map_err(|error: redb::Error| self.explain(error))?;
+        .map_err(|error| self.explain(error))?;
         Ok(0)
     }
 
@@ -157,37 +139,35 @@ impl Index {
     }
 
     /// One durable transaction of the index. An error of `apply` leaves it as it was.
-    fn write<E: From<redb::Error>>(&self, apply: impl FnOnce(&mut WriteTable<'_>) -> Result<(), E>) -> Result<(), E> {
+    fn write(&self, apply: impl FnOnce(&mut WriteTable<'_>) -> Result<(), redb::Error>) -> Result<(), redb::Error> {
         let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
-        let mut txn = database.begin_write().map_err(redb::Error::from)?;
-        txn.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
-        // Saves the allocator's state with each commit, so that opening after a crash walks no tree.
+        let mut txn = database.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        // Saves the allocator's state with each commit, so that opening after a crash walks no tree. It also commits in two
+        // phases, which `BodySync` relies on: what the first sync covers does not count yet.
         txn.set_quick_repair(true);
         {
-            let mut table = txn.open_table(ROWS).map_err(redb::Error::from)?;
+            let mut table = txn.open_table(ROWS)?;
             apply(&mut table)?;
         }
-        Ok(txn.commit().map_err(redb::Error::from)?)
+        Ok(txn.commit()?)
     }
 
-    /// Applies a group, waits until its bodies are durable, and makes it durable itself.
-    pub(super) fn commit(
-        &self,
-        version: u64,
-        group: &[Request],
-        bodies: impl FnOnce() -> io::Result<()>,
-    ) -> Result<(), Failed> {
-        let outcome = self.write(|table| {
-            for (request, order) in group.iter().zip(0u16..) {
-                apply(table, request, Versionstamp::new(version, order))?;
-            }
-            table.insert(VERSION_KEY, version.to_le_bytes().as_slice()).map_err(redb::Error::from)?;
-            bodies().map_err(Unwritten::Bodies)
+    /// Applies a group and makes it durable, its bodies before its rows.
+    pub(super) fn commit(&self, version: u64, group: &[Request], bodies: Vec<Arc<Segment>>) -> Result<(), Error> {
+        let started = if bodies.is_empty() { Ok(()) } else { self.bodies.start(bodies) };
+        let outcome = self.faults.note(started, true).map_err(redb::Error::Io).and_then(|()| {
+            self.write(|table| {
+                for (request, order) in group.iter().zip(0u16..) {
+                    apply(table, request, Versionstamp::new(version, order))?;
+                }
+                table.insert(VERSION_KEY, version.to_le_bytes().as_slice())?;
+                Ok(())
+            })
         });
-        outcome.map_err(|error| match error {
-            Unwritten::Bodies(error) => Failed::Bodies(error),
-            Unwritten::Rows(error) => Failed::Rows(self.explain(error)),
-        })
+        // Still under way only if the index failed before its first sync.
+        let bodies = self.faults.note(self.bodies.finish(), true).map_err(redb::Error::Io);
+        outcome.and(bodies).map_err(|error| self.explain(error))
     }
 
     /// The state as last committed.
@@ -251,7 +231,7 @@ pub(super) fn storage(error: redb::StorageError) -> Error {
 pub(super) fn overwrite_format(dir: &Path, format: u64) {
     let (index, _) = Index::open(dir, 1 << 20, Arc::new(|file| Box::new(file))).expect("an index");
     index
-        .write::<redb::Error>(|table| {
+        .write(|table| {
             table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?;
             Ok(())
         })
