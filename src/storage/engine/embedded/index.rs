@@ -80,9 +80,23 @@ impl Index {
     /// Opens or makes the index and returns the version of its last commit.
     pub(super) fn open(dir: &Path, cache: usize, wrap: WrapFile) -> Result<(Self, u64), Error> {
         let path = dir.join("index.redb");
+        if !path.exists() {
+            Self::make(dir, &path).map_err(|error| from_io(&error, "making the index"))?;
+        }
         let mut index = Self { path, cache, wrap, faults: Arc::default(), bodies: Arc::default(), database: None };
         let version = index.reopen()?;
         Ok((index, version))
+    }
+
+    /// Makes an empty index beside its place and moves it there whole: a kill in the middle leaves no half-made one, which
+    /// no later start could tell from a damaged one.
+    fn make(dir: &Path, path: &Path) -> std::io::Result<()> {
+        let unfinished = dir.join("index.redb.new");
+        File::create(&unfinished)?;
+        drop(Database::create(&unfinished).map_err(std::io::Error::other)?);
+        File::open(&unfinished)?.sync_all()?;
+        std::fs::rename(&unfinished, path)?;
+        File::open(dir)?.sync_all()
     }
 
     /// Opens the file anew, as after a crash, and returns the version of the last commit that is in it.
