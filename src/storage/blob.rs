@@ -357,19 +357,23 @@ mod tests {
     async fn dead_segments_are_unlinked_and_live_ones_kept() {
         let rig = Rig::new().await;
         let mut bodies = Vec::new();
-        for number in 0..12 {
+        // The next segment is made beside the writing, so that how many bodies fill one is not fixed.
+        while rig.segments().len() < 4 {
+            let number = u32::try_from(bodies.len()).expect("few");
+            assert!(number < 500, "no segment is ever full");
             bodies.push(rig.keep(&noise(100 + number, 60_000), u64::from(number)).await);
         }
         let before = rig.segments().len();
-        assert!(before >= 3, "{before} segments");
-        for (body, email) in bodies.iter().zip(0..11) {
+        let (last, dead) = bodies.split_last().expect("some bodies");
+        for (body, email) in dead.iter().zip(0..) {
             rig.release(*body, email, 0).await;
         }
         let report = rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
-        assert_eq!((report.blobs, rig.segments().len()), (11, before - report.segments));
-        assert!(report.segments >= 2, "{report:?}");
+        assert_eq!((report.blobs, rig.segments().len()), (dead.len(), before - report.segments));
+        assert!(report.segments >= 1, "{report:?}");
         let rig = rig.reopen().await;
-        assert_eq!(rig.read(&bodies[11], 0..u64::MAX).await.expect("alive"), noise(111, 60_000));
+        let content = noise(100 + u32::try_from(dead.len()).expect("few"), 60_000);
+        assert_eq!(rig.read(last, 0..u64::MAX).await.expect("alive"), content);
     }
 
     #[tokio::test]
