@@ -185,27 +185,6 @@ mod signing {
         let many = format!("v=1; a=rsa-sha256; h=from{}", ":x".repeat(300));
         check(&many, AuthResult::PermError, "too many signed fields").await;
     }
-
-    /// Writes signed messages and their records to `POSTHOUSE_DKIM_OUT`, for another implementation to verify.
-    #[test]
-    #[ignore = "writes files for an outside judge"]
-    fn write_signed_messages() {
-        let folder = PathBuf::from(std::env::var_os("POSTHOUSE_DKIM_OUT").expect("POSTHOUSE_DKIM_OUT names a folder"));
-        let mut records = String::new();
-        let mut keys = Vec::new();
-        for (selector, algorithm) in [("rsa", KeyAlgorithm::RsaSha256), ("ed", KeyAlgorithm::Ed25519Sha256)] {
-            let key = generate(algorithm, 2048).expect("a key");
-            let record = public_record(algorithm, &key).expect("a record");
-            records.push_str(&format!("{selector}._domainkey.example.com. {record}\n"));
-            keys.push(SigningKey::parse(selector, algorithm, &key).expect("a key of ours"));
-        }
-        let signer = signer(keys);
-        std::fs::write(folder.join("records"), records).expect("a writable folder");
-        for (i, body) in BODIES.iter().enumerate() {
-            let signed = sign(&signer, &format!("{HEADER}{body}"));
-            std::fs::write(folder.join(format!("{i}.eml")), signed).expect("a writable folder");
-        }
-    }
 }
 
 mod policy {
