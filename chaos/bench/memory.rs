@@ -18,7 +18,7 @@ use tokio::time::timeout;
 /// Longest wait for one reply, on a machine that is busy with the load itself.
 const REPLY_WAIT: Duration = Duration::from_secs(300);
 /// Open files that both ends need together.
-const OPEN_FILES: u32 = 65_536;
+const OPEN_FILES: u32 = 16_384;
 /// Wait for memory to settle after a load.
 const SETTLE: Duration = Duration::from_secs(3);
 /// A line of text, CRLF included.
