@@ -28,13 +28,13 @@ pub use services::Services;
 /// Why a node did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    #[error("the store in {dir}: {source}")]
+    #[error("the store in {dir}")]
     Store { dir: String, source: posthouse_storage::Error },
-    #[error("{0}")]
+    #[error(transparent)]
     Net(#[from] posthouse_net::Error),
-    #[error("{what} did not start: {source}")]
+    #[error("{what} did not start")]
     Actor { what: &'static str, source: ractor::SpawnErr },
-    #[error("{0}")]
+    #[error(transparent)]
     Filter(#[from] posthouse_filter::Error),
     #[error("sending: {0}")]
     Sending(String),

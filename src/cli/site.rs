@@ -30,7 +30,8 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
     let mut settings = posthouse_conf::load(file, environment())?;
     let base = std::path::absolute(file).with_context(|| file.display().to_string())?;
     let base = base.parent().unwrap_or(Path::new("/"));
-    settings.node.data_dir = base.join(&settings.node.data_dir);
+    // Walking the components drops a lone `.`, so that errors show the folder as a person writes it.
+    settings.node.data_dir = base.join(&settings.node.data_dir).components().collect();
     for path in
         [&mut settings.tls.certificate, &mut settings.tls.private_key, &mut settings.queue.smarthost_password_file]
     {
