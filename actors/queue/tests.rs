@@ -179,12 +179,21 @@ impl Courier for Faulty {
 #[tokio::test]
 async fn a_relay_that_panics_is_replaced_and_the_mail_delivered() {
     let host = Host::listen(2, 0, Manner::Accept).await;
+    let before = relay_restarts();
     let wrap = |real| -> Arc<dyn Courier> { Arc::new(Faulty { real, panics: AtomicUsize::new(3) }) };
     let site = Site::with(settings(host.port), there(10, 2), wrap).await;
     site.accept("alice@us.test", &["a@there.test"], TEXT).await;
     host.next().await;
     site.settled().await;
     assert_eq!(host.connections.load(Ordering::SeqCst), 1);
+    assert!(relay_restarts() >= before + 3, "each panic is counted");
+}
+
+/// What `/metrics` says of relays that were replaced.
+fn relay_restarts() -> u64 {
+    let metrics = posthouse_obs::encode();
+    let line = "actor_restarts_total{kind=\"relay\"} ";
+    metrics.lines().find_map(|text| text.strip_prefix(line)?.parse().ok()).unwrap_or(0)
 }
 
 #[tokio::test]

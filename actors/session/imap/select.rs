@@ -40,7 +40,7 @@ impl<D: Desk> Dialogue<D> {
 
         put_mailbox_flags(&mut self.out, &reading.keywords);
         put_exists(&mut self.out, reading.view.exists());
-        // No message is \Recent here: RFC 9051 dropped it, and RFC 3501 §2.3.2 lets no client rely on it.
+        // todo RFC 3501 §2.3.2: \Recent is never set; no client may rely on it, and RFC 9051 dropped it.
         put_recent(&mut self.out, 0);
         if let Some(first) = reading.first_unseen {
             Status::ok("first unseen").code(Code::Unseen(first.get())).put(&mut self.out, None);
