@@ -180,8 +180,11 @@ fn the_schedule_tries_again_by_itself() {
 fn giving_up_by_hand_or_by_time_reports_to_the_sender() {
     let world = world();
     submit(&world.demo, &["someone@remote.test"], &message("alice@demo.test", "someone@remote.test", "byhand"));
-    let id = eventually("a queued message", || queue(&world.demo).first().map(|entry| entry["id"].clone()));
-    world.demo.json(&["queue", "bounce", id.as_str().expect("an id")]);
+    // A message whose delivery is under way can't be given up.
+    let entry = eventually("an attempt that was deferred", || {
+        queue(&world.demo).into_iter().find(|entry| entry["attempt_count"].as_u64() >= Some(1))
+    });
+    world.demo.json(&["queue", "bounce", entry["id"].as_str().expect("an id")]);
     inbox_with(&world.demo, "alice@demo.test", "Final-Recipient: rfc822; someone@remote.test");
 
     let world = world_with(&[("POSTHOUSE_QUEUE__SCHEDULE", "200ms"), ("POSTHOUSE_QUEUE__EXPIRE_AFTER", "1s")]);
