@@ -53,7 +53,7 @@ pub enum FilterRefusal {
 }
 
 impl FilterRefusal {
-    /// What the client hears: RFC 3463 §3.4 and §3.5, mail system and processing at fault, for now.
+    /// What the client hears: RFC 3463 §3.4 and §3.5, mail system and processing at fault, which passes.
     pub fn reply(self) -> Reply {
         let status = if self == Self::Busy { (4, 3, 2) } else { (4, 3, 0) };
         Reply::new(451, status, format!("{self}, try again later"))

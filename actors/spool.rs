@@ -137,7 +137,7 @@ impl Spool {
 pub enum SpoolMsg {
     /// There is a new row.
     Accepted(IngestId),
-    /// A distributor is through with a message for now.
+    /// A distributor has done what it can for a message until its next turn.
     Done { distributor: ActorId, id: IngestId, end: End },
     /// The pause of a message that was put off is over.
     Again(IngestId),

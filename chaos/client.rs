@@ -79,7 +79,7 @@ impl Smtp {
         Ok(())
     }
 
-    /// One message. `Ok(true)` only after the 250 that takes it over; `Ok(false)` when it was refused for now.
+    /// One message. `Ok(true)` only after the 250 that takes it over; `Ok(false)` when it was refused as temporary.
     pub async fn send(&mut self, from: &str, recipients: &[&str], message: &[u8]) -> anyhow::Result<bool> {
         self.expect(&format!("MAIL FROM:<{from}>\r\n"), 250).await?;
         for recipient in recipients {

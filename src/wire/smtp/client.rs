@@ -327,7 +327,7 @@ impl Client {
         } else if self.settings.tls == ClientTls::Required {
             self.close(CloseReason::TlsMissing);
         } else {
-            // RFC 3207 §4: 454, TLS not available for now. Opportunistic TLS goes on in the clear.
+            // RFC 3207 §4: 454, TLS not available at the moment. Opportunistic TLS goes on in the clear.
             self.log_in();
         }
     }

@@ -183,7 +183,7 @@ pub fn going_away(hostname: &str) -> Reply {
     Reply::new(421, (4, 3, 2), format!("{hostname} is going down for maintenance"))
 }
 
-/// Not admitted, for now: too many connections, or too fast.
+/// Not admitted at the moment: too many connections, or too fast.
 pub fn connection_refused(why: &str) -> Reply {
     Reply::new(421, (4, 7, 0), why)
 }

@@ -282,7 +282,7 @@ impl Running {
         }
     }
 
-    /// A reply that is no success: 5yz for ever, all else for now (RFC 5321 §4.2.1).
+    /// A reply that is no success: 5yz is permanent, all else transient (RFC 5321 §4.2.1).
     fn refusal(&self, reply: &RemoteReply) -> DeliveryOutcome {
         if !(500..600).contains(&reply.code) {
             return self.later(reply);
