@@ -16,9 +16,10 @@ pub(crate) mod atomic;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod embedded;
+mod watch;
 
-pub use embedded::Watch;
 pub(crate) use embedded::{Embedded, EmbeddedTxn};
+pub use watch::Watch;
 
 /// Octets of a key, on every engine.
 pub const MAX_KEY: usize = 10_000;
@@ -135,7 +136,7 @@ pub(crate) trait Kv: Clone + Send + Sync + 'static {
 
 /// A transaction of an engine. Limits are reported at the commit.
 pub(crate) trait KvTxn: Send {
-    fn read_version(&mut self) -> Result<u64, Error>;
+    fn read_version(&mut self) -> impl Future<Output = Result<u64, Error>> + Send;
     fn get(&mut self, key: &[u8], isolation: Isolation) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
     fn range(&mut self, request: RangeRequest<'_>) -> impl Future<Output = Result<Page, Error>> + Send;
     fn set(&mut self, key: &[u8], value: &[u8]);
@@ -191,8 +192,8 @@ macro_rules! each {
 }
 
 impl KvTxn for EngineTxn {
-    fn read_version(&mut self) -> Result<u64, Error> {
-        each!(self, txn => txn.read_version())
+    async fn read_version(&mut self) -> Result<u64, Error> {
+        each!(self, txn => txn.read_version().await)
     }
 
     async fn get(&mut self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, Error> {

@@ -158,7 +158,7 @@ async fn snapshot_reads_and_blind_writes_never_conflict<K: Kv>(rig: Rig<K>) {
 async fn a_read_conflict_can_be_added_by_hand<K: Kv>(rig: Rig<K>) {
     let write = async |txn: &mut K::Txn| txn.set(b"c5", b"");
     let with_read_conflict = async |txn: &mut K::Txn| {
-        txn.read_version().expect("a version");
+        txn.read_version().await.expect("a version");
         txn.add_read_conflict(b"c", b"d");
         txn.set(b"x", b"");
     };
@@ -319,11 +319,11 @@ async fn a_watch_fires_after_the_commit_only<K: Kv>(rig: Rig<K>) {
 async fn a_snapshot_does_not_move<K: Kv>(rig: Rig<K>) {
     put(&rig.kv, &[("a", "1")]).await;
     let mut reader = rig.kv.begin();
-    let version = reader.read_version().expect("a version");
+    let version = reader.read_version().await.expect("a version");
     put(&rig.kv, &[("a", "2"), ("b", "2")]).await;
     assert_eq!(reader.get(b"a", Serializable).await.expect("a read").as_deref(), Some(b"1".as_slice()));
     assert_eq!(keys(&mut reader, RangeRequest::new(b"a", b"z")).await, "a");
-    assert!(rig.kv.begin().read_version().expect("a version") > version);
+    assert!(rig.kv.begin().read_version().await.expect("a version") > version);
 }
 
 async fn a_concurrent_history_equals_its_serial_replay<K: Kv>(rig: Rig<K>) {

@@ -14,14 +14,14 @@ use bytes::Bytes;
 use posthouse_conf::Storage as Settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Kv, MAX_AGE};
+use super::{Kv, MAX_AGE, Watch};
 use crate::blob::segment::{Segments, sync_dir};
 use crate::error::{Error, from_io};
 
 mod commit;
 mod index;
 mod index_file;
-mod overlay;
+pub(in crate::engine) mod overlay;
 mod page;
 mod resolver;
 mod txn;
@@ -30,7 +30,6 @@ mod watches;
 use commit::{Committer, Message};
 use index::{Index, Snapshot, WrapFile};
 pub(crate) use txn::EmbeddedTxn;
-pub use watches::Watch;
 use watches::Watches;
 
 /// A handle; clones share one commit thread.
@@ -172,7 +171,7 @@ impl Kv for Embedded {
     }
 
     fn watch(&self, key: &[u8]) -> Watch {
-        self.core.shared.watches.watch(Bytes::copy_from_slice(key))
+        Watch::new(self.core.shared.watches.watch(Bytes::copy_from_slice(key)))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 
 /// The one change that waits on a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Pending {
+pub(in crate::engine) enum Pending {
     Set(Bytes),
     Clear,
     /// Operations on a value that only the commit knows.
@@ -27,45 +27,45 @@ pub(super) enum Pending {
 
 /// A row whose key the commit completes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StampedKey {
-    pub(super) prefix: Bytes,
-    pub(super) suffix: Bytes,
-    pub(super) value: Bytes,
+pub(in crate::engine) struct StampedKey {
+    pub(in crate::engine) prefix: Bytes,
+    pub(in crate::engine) suffix: Bytes,
+    pub(in crate::engine) value: Bytes,
 }
 
 /// What the own writes say of a key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Own<'a> {
+pub(in crate::engine) enum Own<'a> {
     Nothing,
     Is(Option<&'a Bytes>),
     Changes(&'a [(Atomic, Bytes)]),
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Overlay {
-    pub(super) cleared: Vec<(Bytes, Bytes)>,
-    pub(super) points: BTreeMap<Bytes, Pending>,
-    pub(super) stamped_keys: Vec<StampedKey>,
+pub(in crate::engine) struct Overlay {
+    pub(in crate::engine) cleared: Vec<(Bytes, Bytes)>,
+    pub(in crate::engine) points: BTreeMap<Bytes, Pending>,
+    pub(in crate::engine) stamped_keys: Vec<StampedKey>,
 }
 
 impl Overlay {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::engine) fn is_empty(&self) -> bool {
         self.cleared.is_empty() && self.points.is_empty() && self.stamped_keys.is_empty()
     }
 
-    pub(super) fn set(&mut self, key: Bytes, value: Bytes) {
+    pub(in crate::engine) fn set(&mut self, key: Bytes, value: Bytes) {
         self.points.insert(key, Pending::Set(value));
     }
 
-    pub(super) fn set_stamped_value(&mut self, key: Bytes, prefix: Bytes, suffix: Bytes) {
+    pub(in crate::engine) fn set_stamped_value(&mut self, key: Bytes, prefix: Bytes, suffix: Bytes) {
         self.points.insert(key, Pending::StampedValue { prefix, suffix });
     }
 
-    pub(super) fn clear(&mut self, key: Bytes) {
+    pub(in crate::engine) fn clear(&mut self, key: Bytes) {
         self.points.insert(key, Pending::Clear);
     }
 
-    pub(super) fn clear_range(&mut self, begin: Bytes, end: Bytes) {
+    pub(in crate::engine) fn clear_range(&mut self, begin: Bytes, end: Bytes) {
         if begin >= end {
             return;
         }
@@ -76,7 +76,7 @@ impl Overlay {
         self.cleared.push((begin, end));
     }
 
-    pub(super) fn atomic(&mut self, key: Bytes, op: Atomic, argument: Bytes) {
+    pub(in crate::engine) fn atomic(&mut self, key: Bytes, op: Atomic, argument: Bytes) {
         let is_cleared = self.is_cleared(&key);
         let resolve = |current: Option<&[u8]>| match atomic::apply(op, current, &argument) {
             Some(value) => Pending::Set(value),
@@ -96,11 +96,11 @@ impl Overlay {
         }
     }
 
-    pub(super) fn is_cleared(&self, key: &[u8]) -> bool {
+    pub(in crate::engine) fn is_cleared(&self, key: &[u8]) -> bool {
         self.cleared.iter().any(|(begin, end)| begin.as_ref() <= key && key < end.as_ref())
     }
 
-    pub(super) fn look(&self, key: &[u8]) -> Result<Own<'_>, Error> {
+    pub(in crate::engine) fn look(&self, key: &[u8]) -> Result<Own<'_>, Error> {
         if !self.stamped_keys.is_empty() && self.may_be_stamped(key, &[key, &[0]].concat()) {
             return Err(Error::Unreadable);
         }
@@ -115,7 +115,7 @@ impl Overlay {
     }
 
     /// The own changes in a range, in ascending order.
-    pub(super) fn in_range(&self, begin: &[u8], end: &[u8]) -> Result<Vec<(&Bytes, &Pending)>, Error> {
+    pub(in crate::engine) fn in_range(&self, begin: &[u8], end: &[u8]) -> Result<Vec<(&Bytes, &Pending)>, Error> {
         if self.may_be_stamped(begin, end) {
             return Err(Error::Unreadable);
         }
@@ -141,12 +141,12 @@ impl Overlay {
 }
 
 impl StampedKey {
-    pub(super) fn key(&self, stamp: Versionstamp) -> Bytes {
+    pub(in crate::engine) fn key(&self, stamp: Versionstamp) -> Bytes {
         stamped(&self.prefix, stamp, &self.suffix)
     }
 }
 
-pub(super) fn stamped(prefix: &[u8], stamp: Versionstamp, suffix: &[u8]) -> Bytes {
+pub(in crate::engine) fn stamped(prefix: &[u8], stamp: Versionstamp, suffix: &[u8]) -> Bytes {
     let mut octets = BytesMut::with_capacity(prefix.len() + stamp.0.len() + suffix.len());
     octets.extend_from_slice(prefix);
     octets.extend_from_slice(&stamp.0);
@@ -155,6 +155,6 @@ pub(super) fn stamped(prefix: &[u8], stamp: Versionstamp, suffix: &[u8]) -> Byte
 }
 
 /// A value after all pending operations.
-pub(super) fn apply_all(current: Option<Bytes>, changes: &[(Atomic, Bytes)]) -> Option<Bytes> {
+pub(in crate::engine) fn apply_all(current: Option<Bytes>, changes: &[(Atomic, Bytes)]) -> Option<Bytes> {
     changes.iter().fold(current, |value, (op, argument)| atomic::apply(*op, value.as_deref(), argument))
 }

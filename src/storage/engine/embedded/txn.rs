@@ -118,7 +118,7 @@ impl EmbeddedTxn {
 }
 
 impl KvTxn for EmbeddedTxn {
-    fn read_version(&mut self) -> Result<u64, Error> {
+    async fn read_version(&mut self) -> Result<u64, Error> {
         Ok(self.base()?.version)
     }
 
@@ -205,7 +205,7 @@ impl KvTxn for EmbeddedTxn {
             return Ok(Commit { version, stamp: None });
         }
         let has_reads = !self.reads.keys.is_empty() || !self.reads.ranges.is_empty();
-        let read_version = if has_reads { Some(self.read_version()?) } else { None };
+        let read_version = if has_reads { Some(self.read_version().await?) } else { None };
         let (reply, outcome) = oneshot::channel();
         let place = self.core.shared.admit().await?;
         let request = Request {

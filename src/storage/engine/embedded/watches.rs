@@ -12,7 +12,7 @@ use super::commit::Request;
 use crate::error::Error;
 
 /// Ready after a durable commit that touched the key. Dropping it ends the wait.
-pub struct Watch {
+pub(super) struct Watch {
     fired: oneshot::Receiver<()>,
     key: Bytes,
     id: u64,
