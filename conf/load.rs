@@ -60,19 +60,17 @@ fn nearest_key(message: &str) -> Option<String> {
 }
 
 impl Settings {
-    /// Applies `POSTHOUSE_SECTION__KEY=value`; lists are separated by commas. Other variables are left alone.
+    /// Applies `POSTHOUSE_SECTION__KEY=value`, and `POSTHOUSE_SECTION__TABLE__KEY` for a table in a section; lists are
+    /// separated by commas. Other variables are left alone.
     pub fn overridden(&self, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfError> {
         let mut table = Table::try_from(self).expect("settings are a table of plain values");
         let mut changed = false;
         for (name, text) in environment {
-            let Some((section, key)) = name.strip_prefix(ENV_PREFIX).and_then(|rest| rest.split_once("__")) else {
+            let Some((section, key)) = name.strip_prefix(ENV_PREFIX).and_then(|rest| rest.rsplit_once("__")) else {
                 continue;
             };
             let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
-            let Some(Value::Table(keys)) = table.get_mut(&section) else {
-                let known = table.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
-                return Err(invalid(name, &format!("unknown field `{section}`, expected one of {known}")));
-            };
+            let keys = section_of(&mut table, &section).map_err(|reason| invalid(name.clone(), &reason))?;
             // An unknown key goes in as text, so that the types below refuse it in their own words.
             let value = match keys.get(&key) {
                 Some(old) => typed(old, &text).map_err(|reason| invalid(name.clone(), &reason))?,
@@ -89,6 +87,16 @@ impl Settings {
         }
         table.try_into().map_err(|error: toml::de::Error| invalid("environment".to_owned(), error.message()))
     }
+}
+
+/// The keys of a section, or of a table inside it: `storage__foundationdb`.
+fn section_of<'a>(settings: &'a mut Table, path: &str) -> Result<&'a mut Table, String> {
+    path.split("__").try_fold(settings, |table, name| {
+        let known = table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| format!("`{name}`"));
+        let known = known.collect::<Vec<_>>().join(", ");
+        let section = table.get_mut(name).and_then(Value::as_table_mut);
+        section.ok_or_else(|| format!("unknown field `{name}`, expected one of {known}"))
+    })
 }
 
 /// A value of the same type as the one it replaces.
@@ -136,12 +144,14 @@ mod tests {
             ("POSTHOUSE_LIMITS__EXEMPT", ""),
             ("POSTHOUSE_RESOLVER__SERVERS", "127.0.0.1:5353, 127.0.0.2:53"),
             ("POSTHOUSE_QUEUE__REMOTE_PORT", "2626"),
+            ("POSTHOUSE_STORAGE__FOUNDATIONDB__WATCHES_MAX", "7"),
             ("PATH", "/bin"),
         ];
         let settings = base.overridden(env(&set).into_iter()).expect("valid overrides");
         assert!(settings.limits.exempt.is_empty());
         assert_eq!(settings.resolver.servers.len(), 2);
         assert_eq!(settings.queue.remote_port, 2626);
+        assert_eq!(settings.storage.foundationdb.watches_max, 7);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 /// The file that shows every key with its default.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
-/// `default.toml` with some keys set. `set` names keys as `section.key`, values in TOML.
+/// `default.toml` with some keys set. `set` names keys as `section.key`, a key of a table in
+/// a section as `section.table.key`; values are TOML.
 pub fn commented(set: &[(&str, String)]) -> String {
     let mut out = String::with_capacity(DEFAULT_TOML.len());
     let mut section = "";
@@ -12,7 +13,7 @@ pub fn commented(set: &[(&str, String)]) -> String {
             section = name;
         }
         match line.split_once(" = ").filter(|_| !line.starts_with('#')) {
-            Some((key, _)) => match set.iter().find(|(name, _)| name.split_once('.') == Some((section, key))) {
+            Some((key, _)) => match set.iter().find(|(name, _)| name.rsplit_once('.') == Some((section, key))) {
                 Some((_, value)) => out.push_str(&format!("{key} = {value}")),
                 None => out.push_str(&format!("#{line}")),
             },
@@ -35,10 +36,11 @@ mod tests {
 
     #[test]
     fn only_keys_that_are_set_are_live() {
-        let text = commented(&[("queue.remote_port", "2626".to_owned()), ("node.hostname", "\"mx.test\"".to_owned())]);
+        let text =
+            commented(&[("queue.remote_port", "2626".to_owned()), ("storage.foundationdb.prefix", "\"a\"".to_owned())]);
         let mut expect = Settings::default();
         expect.queue.remote_port = 2626;
-        expect.node.hostname = "mx.test".to_owned();
+        expect.storage.foundationdb.prefix = "a".to_owned();
         assert_eq!(parse(&text, "template").expect("valid"), expect);
         assert!(text.contains("#schedule = "));
     }

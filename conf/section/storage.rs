@@ -1,8 +1,13 @@
-//! `[storage]`: the store.
+//! `[storage]`: the store. What only one engine needs has a table of its own inside the section.
+
+mod foundationdb;
 
 use serde::{Deserialize, Serialize};
 
+use super::Complaint;
 use crate::unit::{Size, Span};
+
+pub use foundationdb::FoundationDb;
 
 /// The store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +43,7 @@ pub struct Storage {
     pub sweep_interval: Span,
     /// Segment files open at once.
     pub open_files_max: usize,
+    pub foundationdb: FoundationDb,
 }
 
 impl Default for Storage {
@@ -58,7 +64,14 @@ impl Default for Storage {
             done_ttl: Span::days(14),
             sweep_interval: Span::hours(1),
             open_files_max: 128,
+            foundationdb: FoundationDb::default(),
         }
+    }
+}
+
+impl Storage {
+    pub(super) fn complaint(&self) -> Complaint {
+        self.foundationdb.complaint()
     }
 }
 

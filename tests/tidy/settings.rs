@@ -67,13 +67,15 @@ fn entries_of_toml(text: &str) -> Vec<Entry> {
     entries
 }
 
-/// The doc comments of the settings' types: `conf/section/x.rs` holds `[x]`, its first public struct.
+/// The doc comments of the settings' types: `conf/section/x.rs` holds `[x]`, its first public struct, and
+/// `conf/section/x/y.rs` the table `[x.y]`. A field that holds such a table is told of in the table's own file.
 fn documented() -> Vec<Entry> {
     let mut entries = Vec::new();
     for file in source::files() {
         let Some(section) = file.path.strip_prefix("conf/section/").and_then(|name| name.strip_suffix(".rs")) else {
             continue;
         };
+        let section = section.replace('/', ".");
         let mut comment: Vec<&str> = Vec::new();
         let mut is_inside = false;
         for line in file.text.lines().map(str::trim) {
@@ -95,5 +97,7 @@ fn documented() -> Vec<Entry> {
             }
         }
     }
+    let tables: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+    entries.retain(|entry| !tables.contains(&format!("[{}]", entry.name)));
     entries
 }
