@@ -17,7 +17,7 @@ use posthouse_mail::{BlobId, UnixMillis};
 use rand::RngCore as _;
 use tokio::sync::Semaphore;
 
-use crate::engine::{Engine, Isolation, Kv, KvTxn};
+use crate::engine::{Engine, Kv};
 use crate::error::Error;
 use crate::keys::{self, BlobOwner};
 use crate::transaction::Transaction;
@@ -126,8 +126,7 @@ impl Blobs {
     }
 
     async fn row(&self, blob: &BlobId) -> Result<Option<BlobRow>, Error> {
-        let mut txn = self.engine.begin();
-        let value = txn.get(&keys::blob_state(blob), Isolation::Snapshot).await?;
+        let value = Transaction::snapshot(self.engine.begin()).get(&keys::blob_state(blob)).await?;
         value.map(|value| BlobRow::decode(&value)).transpose()
     }
 }

@@ -126,8 +126,7 @@ fn too_large(what: &'static str, size: usize) -> Error {
 }
 
 fn damaged(key: &[u8]) -> Error {
-    let shown: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    Error::Corrupt(format!("the row {shown} cannot be read"))
+    Error::Corrupt(format!("the row {} cannot be read", keys::describe(key)))
 }
 
 /// The first rows of a range, as (key, record); whether more follow.

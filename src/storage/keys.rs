@@ -4,6 +4,7 @@
 //! and are written only under that fence; rows *inserted by anyone* have a unique key and are changed only by their
 //! owner; *commutative* rows are moved by atomic operations. A key sorts as the tuple of its parts does (`keys/part.rs`).
 
+mod describe;
 mod part;
 
 use posthouse_mail::{
@@ -13,6 +14,7 @@ use posthouse_mail::{
 use crate::blob::segment::SegmentNumber;
 use crate::shard::ShardId;
 
+pub use describe::{Place, describe, place};
 pub use part::{KeyParts, after};
 
 /// Who may write a row, and how.
@@ -85,6 +87,14 @@ subspaces! {
 
 /// First octet of every owned key; the shard follows.
 const OWNED: u8 = 0x10;
+
+/// First octets of commutative keys: rows moved by atomic operations, which therefore cannot be sealed.
+const COMMUTATIVE: std::ops::RangeInclusive<u8> = 0x60..=0x6f;
+
+/// Whether the row of a key carries a seal (`seal`).
+pub fn is_sealed(key: &[u8]) -> bool {
+    key.first().is_none_or(|first| !COMMUTATIVE.contains(first))
+}
 
 /// One row's key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -424,6 +434,14 @@ mod tests {
         ranges.sort_by(|a, b| a.begin.cmp(&b.begin));
         for pair in ranges.windows(2) {
             assert!(pair[0].end <= pair[1].begin, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn all_but_commutative_rows_are_sealed() {
+        for subspace in Subspace::ALL {
+            let key = whole(*subspace, ShardId::of("account", b"1")).begin;
+            assert_eq!(is_sealed(&key), subspace.class() != Class::Commutative, "{subspace:?}");
         }
     }
 

@@ -19,6 +19,7 @@ pub mod message;
 pub mod queue;
 pub mod quota;
 mod record;
+mod seal;
 pub mod secret;
 pub mod shard;
 pub mod spool;

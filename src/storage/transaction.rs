@@ -1,5 +1,6 @@
 //! A transaction as the functions of this crate see it: one engine's transaction and the bodies that it makes durable.
 //!
+//! Every row that no atomic operation moves is sealed here (`seal`), so that damage is an error and never a wrong answer.
 //! It lives for one run of the closure given to `Store::transact` and may be run again, so what uses it touches nothing
 //! outside. The lifetime stands for what the closure borrows from its caller.
 
@@ -12,6 +13,7 @@ use crate::blob::{self, StagedBody};
 use crate::engine::{Atomic, Commit, EngineTxn, Isolation, KvTxn, Page, RangeRequest};
 use crate::error::Error;
 use crate::keys;
+use crate::seal;
 use crate::shard::{Epoch, Fence};
 
 /// Reads and buffered writes; nothing happens before the commit, which `Store::transact` makes.
@@ -47,23 +49,41 @@ impl Transaction<'_> {
     /// Reads a row serialisably: the commit fails if somebody else wrote it meanwhile.
     pub async fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let isolation = self.isolation(Isolation::Serializable);
-        self.engine.get(key, isolation).await
+        unsealed(key, self.engine.get(key, isolation).await?)
     }
 
     /// Reads a row without a conflict.
     pub async fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.engine.get(key, Isolation::Snapshot).await
+        unsealed(key, self.engine.get(key, Isolation::Snapshot).await?)
     }
 
     /// Reads a page of rows. Its conflict range ends at the last row returned.
     pub async fn range(&mut self, request: RangeRequest<'_>) -> Result<Page, Error> {
+        let mut page = self.range_sealed(request).await?;
+        for (key, value) in page.rows.iter_mut().filter(|(key, _)| keys::is_sealed(key)) {
+            *value = seal::open(key, value)?;
+        }
+        Ok(page)
+    }
+
+    /// Reads a page of rows as they lie in the engine, seals included: what looks for damaged rows must get past them.
+    pub async fn range_sealed(&mut self, request: RangeRequest<'_>) -> Result<Page, Error> {
         let isolation = self.isolation(request.isolation);
         self.engine.range(RangeRequest { isolation, ..request }).await
     }
 
     pub fn set(&mut self, key: &[u8], value: &[u8]) {
+        if keys::is_sealed(key) {
+            self.set_sealed(key, &seal::close(key, value));
+        } else {
+            self.set_sealed(key, value);
+        }
+    }
+
+    /// Writes the octets of a row as they are to lie in the engine, seal included.
+    pub fn set_sealed(&mut self, key: &[u8], octets: &[u8]) {
         self.expect_writable();
-        self.engine.set(key, value);
+        self.engine.set(key, octets);
     }
 
     pub fn clear(&mut self, key: &[u8]) {
@@ -82,21 +102,25 @@ impl Transaction<'_> {
         self.atomic(key, Atomic::Add, &delta.to_le_bytes());
     }
 
-    /// Changes a row without reading it.
+    /// Changes a row of a commutative subspace without reading it.
     pub fn atomic(&mut self, key: &[u8], op: Atomic, argument: &[u8]) {
         self.expect_writable();
+        debug_assert!(!keys::is_sealed(key), "a sealed row is not moved by atomic operations");
         self.engine.atomic(key, op, argument);
     }
 
-    /// Writes the key `prefix + versionstamp + suffix`, in commit order.
+    /// Writes the key `prefix + versionstamp + suffix`, in commit order. What gets its octets at the commit cannot be sealed
+    /// before it, so that such a row lies in a commutative subspace.
     pub fn set_stamped_key(&mut self, prefix: &[u8], suffix: &[u8], value: &[u8]) {
         self.expect_writable();
+        debug_assert!(!keys::is_sealed(prefix), "a stamped row carries no seal");
         self.engine.set_stamped_key(prefix, suffix, value);
     }
 
-    /// Writes the value `prefix + versionstamp + suffix`.
+    /// Writes the value `prefix + versionstamp + suffix`, unsealed as `set_stamped_key` says.
     pub fn set_stamped_value(&mut self, key: &[u8], prefix: &[u8], suffix: &[u8]) {
         self.expect_writable();
+        debug_assert!(!keys::is_sealed(key), "a stamped row carries no seal");
         self.engine.set_stamped_value(key, prefix, suffix);
     }
 
@@ -155,6 +179,13 @@ impl Transaction<'_> {
 
     fn expect_writable(&self) {
         debug_assert!(self.mode == Mode::ReadWrite, "a snapshot is only read");
+    }
+}
+
+fn unsealed(key: &[u8], value: Option<Bytes>) -> Result<Option<Bytes>, Error> {
+    match value {
+        Some(value) if keys::is_sealed(key) => seal::open(key, &value).map(Some),
+        value => Ok(value),
     }
 }
 
