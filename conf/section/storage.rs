@@ -21,6 +21,10 @@ pub struct Storage {
     pub segment_max: Size,
     /// Octets of transactions committed with one sync.
     pub group_max: Size,
+    /// Octets of the journal after which its rows are moved into the index; twice as much at most.
+    pub journal_max: Size,
+    /// The rows of the journal are moved into the index after this at the latest.
+    pub checkpoint_interval: Span,
     /// Transactions waiting for the commit thread; further ones wait, callers hold their own limits.
     pub commit_queue_max: usize,
     /// Bodies up to this size are kept in their row instead of a segment.
@@ -53,6 +57,8 @@ impl Default for Storage {
             cache: Size::mib(64),
             segment_max: Size::mib(256),
             group_max: Size::mib(32),
+            journal_max: Size::mib(32),
+            checkpoint_interval: Span::secs(30),
             commit_queue_max: 4096,
             inline_blob_max: Size::kib(1),
             staged_ttl: Span::hours(24),

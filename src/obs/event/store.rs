@@ -13,6 +13,8 @@ static TRANSACTIONS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_transactions_total", "Transactions by outcome.", &["outcome"]));
 static GROUPS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_groups_total", "Groups of transactions committed with one sync.", &[]));
+static CHECKPOINT: LazyLock<HistogramVec> =
+    LazyLock::new(|| histogram("store_checkpoint_seconds", "Time to take what the journal holds into the index.", &[]));
 static BLOBS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_blobs_total", "Bodies by what became of them.", &["change"]));
 static BLOB_OCTETS: LazyLock<IntCounterVec> =
@@ -26,6 +28,7 @@ pub(crate) fn register() {
     LazyLock::force(&COMMIT);
     LazyLock::force(&TRANSACTIONS);
     LazyLock::force(&GROUPS);
+    LazyLock::force(&CHECKPOINT);
     LazyLock::force(&BLOBS);
     LazyLock::force(&BLOB_OCTETS);
     LazyLock::force(&FREED_OCTETS);
@@ -41,6 +44,13 @@ event! {
         GROUPS.with_label_values::<&str>(&[]).inc();
         TRANSACTIONS.with_label_values(&["committed"]).inc_by(u64::try_from(event.group).unwrap_or(u64::MAX));
     }
+}
+
+event! {
+    /// The index holds what the journal held.
+    StoreCheckpointed { seconds: f64 }
+    silent ""
+    |event| CHECKPOINT.with_label_values::<&str>(&[]).observe(event.seconds)
 }
 
 event! {

@@ -1,8 +1,8 @@
 //! Segment files: bodies appended at offsets that are reserved first and written in parallel.
 //!
-//! A file is written only by the process that made it: after a restart always comes a new number, since what an old file
-//! holds behind its last committed frame is unknown. Reserving never blocks; the commit thread makes the next file ahead.
-//! Only the commit thread syncs.
+//! A file gets new bodies only from the process that made it: after a restart always comes a new number, since what an old
+//! file holds behind its last committed frame is unknown. Reserving never blocks; the commit thread makes the next file
+//! ahead.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -178,6 +178,15 @@ impl Segments {
         let segment = Arc::new(Segment { number, path, file, slots: AtomicUsize::new(0) });
         self.keep_open(&segment);
         Ok(segment)
+    }
+
+    /// A file to put frames back into that the journal kept; `None` where the segment was removed since. Blocks.
+    pub(crate) fn open_to_restore(&self, number: SegmentNumber) -> Result<Option<File>, Error> {
+        match OpenOptions::new().write(true).open(self.dir.join(number.file_name())) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(from_io(&error, "opening a segment")),
+        }
     }
 
     fn keep_open(&self, segment: &Arc<Segment>) {

@@ -24,14 +24,42 @@ struct Rig<K> {
 }
 
 async fn embedded() -> Rig<Embedded> {
+    open_embedded(posthouse_conf::Storage::default()).await
+}
+
+/// Every group fills the journal, so that rows move on into the index all the time.
+async fn embedded_with_a_full_journal() -> Rig<Embedded> {
+    open_embedded(posthouse_conf::Storage { journal_max: posthouse_conf::Size::kib(1), ..Default::default() }).await
+}
+
+async fn open_embedded(settings: posthouse_conf::Storage) -> Rig<Embedded> {
     let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-    let settings = posthouse_conf::Storage::default();
     let kv = Embedded::open(dirs[0].path(), &settings).await.expect("an engine");
     let hasty = Embedded::open_hasty(dirs[1].path(), &settings).await.expect("an engine");
     Rig { kv, hasty, _dirs: dirs }
 }
 
+/// All rules on the engine that the named function opens.
 macro_rules! suite {
+    ($open:ident) => {
+        suite! { $open:
+            write_skew_aborts,
+            a_phantom_aborts,
+            a_limited_range_conflicts_only_up_to_its_last_row,
+            snapshot_reads_and_blind_writes_never_conflict,
+            a_read_conflict_can_be_added_by_hand,
+            ten_thousand_concurrent_adds_sum_exactly,
+            a_transaction_reads_its_own_writes,
+            own_ranges_are_merged_in_both_directions,
+            a_stamped_key_is_unreadable_before_its_commit,
+            stamps_rise_in_commit_order,
+            an_old_transaction_is_too_old,
+            each_limit_is_enforced,
+            a_watch_fires_after_the_commit_only,
+            a_snapshot_does_not_move,
+            a_concurrent_history_equals_its_serial_replay,
+        }
+    };
     ($open:ident: $($rule:ident),* $(,)?) => {
         mod $open {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,23 +70,8 @@ macro_rules! suite {
     };
 }
 
-suite! { embedded:
-    write_skew_aborts,
-    a_phantom_aborts,
-    a_limited_range_conflicts_only_up_to_its_last_row,
-    snapshot_reads_and_blind_writes_never_conflict,
-    a_read_conflict_can_be_added_by_hand,
-    ten_thousand_concurrent_adds_sum_exactly,
-    a_transaction_reads_its_own_writes,
-    own_ranges_are_merged_in_both_directions,
-    a_stamped_key_is_unreadable_before_its_commit,
-    stamps_rise_in_commit_order,
-    an_old_transaction_is_too_old,
-    each_limit_is_enforced,
-    a_watch_fires_after_the_commit_only,
-    a_snapshot_does_not_move,
-    a_concurrent_history_equals_its_serial_replay,
-}
+suite! { embedded }
+suite! { embedded_with_a_full_journal }
 
 async fn put<K: Kv>(kv: &K, rows: &[(&str, &str)]) {
     let mut txn = kv.begin();

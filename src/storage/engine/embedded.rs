@@ -1,8 +1,9 @@
-//! The engine of one machine: a redb table as the ordered index, bodies in segment files, one commit thread before both.
+//! The engine of one machine: one commit thread before a journal, from which rows move on into a redb table; bodies in
+//! segment files.
 //!
-//! The directory holds `store.lock`, `index.redb` and `segments/`. Whoever holds the lock owns everything in it: one process
-//! at a time. Reads run on the caller's thread from the snapshot published last; only long scans, bodies and everything
-//! that syncs run elsewhere.
+//! The directory holds `store.lock`, `journal.0`, `journal.1`, `index.redb` and `segments/`. Whoever holds the lock owns
+//! everything in it: one process at a time. Reads run on the caller's thread from the snapshot published last; only long
+//! scans, bodies and everything that syncs run elsewhere.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -18,17 +19,27 @@ use super::{Kv, MAX_AGE, Watch};
 use crate::blob::segment::{Segments, sync_dir};
 use crate::error::{Error, from_io};
 
+mod batch;
+mod checkpoint;
 mod commit;
+mod disk;
 mod index;
-mod index_file;
+mod journal;
+mod layer;
 pub(in crate::engine) mod overlay;
 mod page;
+mod recovery;
 mod resolver;
+mod snapshot;
 mod txn;
 mod watches;
 
-use commit::{Committer, Message};
-use index::{Index, Snapshot, WrapFile};
+use checkpoint::Checkpointer;
+use commit::{Committer, Message, Parts};
+use disk::WrapFile;
+use index::Index;
+use journal::Journal;
+use snapshot::Snapshot;
 pub(crate) use txn::EmbeddedTxn;
 use watches::Watches;
 
@@ -51,6 +62,8 @@ struct Limits {
     max_age: Duration,
     group_max: usize,
     commit_timeout: Duration,
+    journal_max: u64,
+    checkpoint_interval: Duration,
 }
 
 /// What the handles share with the commit thread.
@@ -73,15 +86,17 @@ impl Shared {
         published.clone().ok_or_else(closed)
     }
 
-    /// Makes a new state visible and returns the one before.
-    fn publish(&self, next: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        self.published.write().unwrap_or_else(PoisonError::into_inner).replace(next)
+    /// Makes a new state visible, unless the store is closed.
+    fn publish(&self, next: Arc<Snapshot>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        let replaced = published.as_mut().map(|present| std::mem::replace(present, next));
+        drop(published);
+        // Layers may be freed with it: not while others wait at the gate.
+        drop(replaced);
     }
 
     fn close(&self) {
-        if let Some(last) = self.published.write().unwrap_or_else(PoisonError::into_inner).take() {
-            last.try_close();
-        }
+        self.published.write().unwrap_or_else(PoisonError::into_inner).take();
         self.queue.close();
         self.watches.close();
     }
@@ -178,27 +193,39 @@ impl Kv for Embedded {
 fn start(dir: PathBuf, settings: &Settings, options: Options) -> Result<Embedded, Error> {
     std::fs::create_dir_all(&dir).map_err(|error| from_io(&error, "making the data directory"))?;
     let lock = lock(&dir)?;
-    let (index, version) = Index::open(&dir, settings.cache.len(), options.wrap)?;
+    let files = journal::open_files(&dir, &options.wrap, !dir.join("index.redb").exists())?;
+    let index = Index::open(&dir, settings.cache.len(), options.wrap)?;
     let segments = Segments::open_dir(&dir.join("segments"), settings.segment_max.get(), settings.open_files_max)?;
     // The names of a new store must outlast a power cut as much as its content.
     for named_in in [Some(dir.as_path()), dir.parent().filter(|parent| !parent.as_os_str().is_empty())] {
         named_in.map_or(Ok(()), sync_dir).map_err(|error| from_io(&error, "syncing the data directory"))?;
     }
-    let (sender, queue) = channel();
+    let (key, found) = (index.journal_key()?, index.position()?);
+    let recovered = recovery::recover(&files, &key, found, &segments)?;
+    if recovered.position.epoch > found.epoch {
+        index.take_in(&recovered.layer, recovered.position)?;
+    }
+    let rows = index.rows()?;
     let limits = Limits {
         max_age: options.max_age,
         group_max: settings.group_max.len(),
         commit_timeout: settings.transaction_timeout.get(),
+        journal_max: settings.journal_max.get(),
+        checkpoint_interval: settings.checkpoint_interval.get(),
     };
+    let first = Snapshot::new(recovered.position.version, Vec::new(), rows.clone());
     let shared = Arc::new(Shared {
-        published: RwLock::new(Some(index.snapshot(version)?)),
+        published: RwLock::new(Some(Arc::new(first))),
         watches: Arc::default(),
         segments: Arc::new(segments),
         limits,
         queue: Arc::new(Semaphore::new(settings.commit_queue_max)),
         scans: Arc::new(Semaphore::new(settings.blocking_max)),
     });
-    let committer = Committer::new(queue, shared.clone(), index, version, lock);
+    let journal = Journal::new(files, key, recovered.position);
+    let parts = Parts { journal, checkpointer: Checkpointer::start(index)?, index: rows, lock };
+    let (sender, queue) = channel();
+    let committer = Committer::new(queue, shared.clone(), parts);
     let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(move || committer.run());
     thread.map_err(|error| from_io(&error, "starting the commit thread"))?;
     Ok(Embedded { core: Arc::new(Core { shared, sender }) })
@@ -220,7 +247,7 @@ mod tests {
     use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::index_file::Disk;
+    use super::disk::Disk;
     use super::*;
     use crate::engine::{Isolation, KvTxn as _};
 
@@ -321,7 +348,7 @@ mod tests {
         engine.close().await.expect("closed");
         index::overwrite_format(dir.path(), 7);
         let outcome = Embedded::open(dir.path(), &Settings::default()).await.map(drop);
-        assert_eq!(outcome, Err(Error::NewerFormat { found: 7, known: 1 }));
+        assert_eq!(outcome, Err(Error::NewerFormat { found: 7, known: 2 }));
     }
 
     #[tokio::test]
@@ -355,12 +382,14 @@ mod tests {
     #[tokio::test]
     async fn replaced_snapshots_let_their_pages_go() {
         let dir = tempfile::tempdir().expect("a directory");
-        let engine = Embedded::open_hasty(dir.path(), &Settings::default()).await.expect("an engine");
+        let settings = Settings { journal_max: posthouse_conf::Size::kib(1), ..Settings::default() };
+        let engine = Embedded::open_hasty(dir.path(), &settings).await.expect("an engine");
         let snapshot = engine.core.shared.latest().expect("a snapshot");
         assert_eq!(snapshot.get(b"a"), Ok(None));
-        // The thread looks after each group; the second commit's answer comes after the first one's look.
-        put(&engine, b"a").await.expect("committed");
-        put(&engine, b"b").await.expect("committed");
+        // Each group fills the journal. The rows of the index are replaced with a checkpoint and closed at a later look.
+        while snapshot.get(b"a").is_ok() {
+            put(&engine, b"b").await.expect("committed");
+        }
         assert_eq!(snapshot.get(b"a"), Err(Error::TooOld));
     }
 }

@@ -1,11 +1,12 @@
 //! The commit thread: the one writer. It takes whatever waits, checks it, makes it durable with one sync and publishes it.
 //!
 //! While a group is on its way to the disk the next one gathers, so that no timer is needed. The order within a group:
-//! check against what others wrote, write the frames of small bodies, sync every segment that the group touches, beside
-//! the work of the index on its rows, commit the index, publish the new snapshot and its version as one pair, fire watches, answer. A body
-//! is durable before its row.
+//! check against what others wrote, write the frames of small bodies to their segments, work out the rows, write rows and
+//! frames to the journal and sync it, lay the rows over the index, publish the new snapshot and its version as one pair,
+//! fire watches, answer. Longer bodies are durable before the record with their rows is written. When the journal is full
+//! or old enough, its rows go into the index (`checkpoint`) while the next epoch is written.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -17,12 +18,17 @@ use posthouse_obs::event::store as event;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
-use super::index::{Index, Snapshot};
-use super::index_file::Fault;
+use super::batch::Batch;
+use super::checkpoint::{Checkpointer, Outcome, Work};
+use super::disk::Fault;
+use super::index::IndexRows;
+use super::journal::{Journal, PlacedFrame};
+use super::layer::Layer;
 use super::overlay::Overlay;
 use super::resolver::Resolver;
+use super::snapshot::Snapshot;
 use crate::blob::StagedBody;
-use crate::blob::segment::Segment;
+use crate::blob::segment::{Segment, SegmentNumber};
 use crate::engine::{Commit, Versionstamp};
 use crate::error::Error;
 
@@ -63,24 +69,31 @@ pub(super) enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// Whether the thread may write.
-enum Condition {
-    Sound,
-    /// The index stopped at an error that may pass; it is opened anew before the next group.
-    Interrupted,
-    /// What the disk holds is unknown. Only a restart finds out.
-    Failed(String),
+/// Rows on their way into the index.
+struct Frozen {
+    work: Work,
+    /// When it is handed over again after a failure; absent while it is under way.
+    retry_at: Option<Instant>,
 }
 
 pub(super) struct Committer {
     queue: Receiver<Message>,
     shared: Arc<Shared>,
-    index: Index,
+    journal: Journal,
+    checkpointer: Checkpointer,
     resolver: Resolver,
     version: u64,
-    /// Snapshots that were replaced, to be closed when no transaction may read them any more.
-    replaced: VecDeque<(Instant, Arc<Snapshot>)>,
-    condition: Condition,
+    /// What the present epoch of the journal wrote, and since when.
+    active: Arc<Layer>,
+    active_since: Instant,
+    frozen: Option<Frozen>,
+    index: Arc<IndexRows>,
+    /// Segments with frames that only the journal made durable.
+    unsynced: BTreeMap<SegmentNumber, Arc<Segment>>,
+    /// Rows of the index that were replaced, to be closed when no transaction may read them any more.
+    replaced: VecDeque<(Instant, Arc<IndexRows>)>,
+    /// Why nothing may be written any more.
+    failed: Option<String>,
     /// Held as long as files of the directory may be written: dropped last.
     _lock: File,
 }
@@ -97,16 +110,41 @@ impl Drop for Closing {
     }
 }
 
+/// What the thread works with.
+pub(super) struct Parts {
+    pub(super) journal: Journal,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) index: Arc<IndexRows>,
+    pub(super) lock: File,
+}
+
 /// Transactions of one group: their order is two octets of the versionstamp.
 const GROUP_MAX: usize = 16_384;
-/// How often the thread looks for snapshots to close when nothing is committed.
+/// How often the thread looks after what is not caused by a commit.
 const IDLE: Duration = Duration::from_millis(500);
+/// How long a checkpoint that failed is left alone.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Committer {
-    pub(super) fn new(queue: Receiver<Message>, shared: Arc<Shared>, index: Index, version: u64, lock: File) -> Self {
-        let resolver = Resolver::new(version, shared.limits.max_age);
-        let (replaced, condition) = (VecDeque::new(), Condition::Sound);
-        Self { queue, shared, index, resolver, version, replaced, condition, _lock: lock }
+    pub(super) fn new(queue: Receiver<Message>, shared: Arc<Shared>, parts: Parts) -> Self {
+        let Parts { journal, checkpointer, index, lock } = parts;
+        let version = journal.position().version;
+        Self {
+            resolver: Resolver::new(version, shared.limits.max_age),
+            queue,
+            shared,
+            journal,
+            checkpointer,
+            version,
+            active: Arc::default(),
+            active_since: Instant::now(),
+            frozen: None,
+            index,
+            unsynced: BTreeMap::new(),
+            replaced: VecDeque::new(),
+            failed: None,
+            _lock: lock,
+        }
     }
 
     /// Works until the store is closed or its last handle is gone.
@@ -121,9 +159,11 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.look_after_checkpoint();
             self.forget_old();
         }
         drop(closing);
+        self.finish();
         // Closes the index and gives the lock back. Requests dropped with the queue are answered by the end of their channel.
         drop(self);
         if let Some(done) = closer {
@@ -131,9 +171,10 @@ impl Committer {
         }
     }
 
-    /// Waits without end only when there is nothing to forget meanwhile.
+    /// Waits without end only when there is nothing to look after meanwhile.
     fn next_message(&self) -> Result<Message, RecvTimeoutError> {
-        if self.replaced.is_empty() && self.resolver.is_empty() {
+        let is_quiet = self.replaced.is_empty() && self.resolver.is_empty();
+        if is_quiet && self.frozen.is_none() && self.journal.octets() == 0 {
             return self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected);
         }
         self.queue.recv_timeout(IDLE)
@@ -163,7 +204,7 @@ impl Committer {
 
     fn commit_group(&mut self, group: Vec<Request>) {
         let started = Instant::now();
-        if let Err(error) = self.make_ready() {
+        if let Err(error) = self.make_room() {
             return refuse(group, &error);
         }
         let version = self.version + 1;
@@ -172,10 +213,10 @@ impl Committer {
         if accepted.is_empty() {
             return;
         }
-        let outcome = self.make_durable(version, &accepted).and_then(|()| self.publish(version));
-        if let Err(error) = outcome {
+        if let Err(error) = self.make_durable(version, &accepted) {
             return refuse(accepted, &error);
         }
+        self.publish();
         self.shared.watches.fire(&accepted);
         let group = accepted.len();
         emit(event::StoreCommitted { group, seconds: started.elapsed().as_secs_f64() });
@@ -188,18 +229,6 @@ impl Committer {
         // A segment that can't be made now is tried again after the next group; the old one grows meanwhile.
         if let Err(error) = self.shared.segments.prepare() {
             emit(event::StoreFailed { operation: "make segment", reason: error.to_string() });
-        }
-    }
-
-    fn make_ready(&mut self) -> Result<(), Error> {
-        match &self.condition {
-            Condition::Sound => Ok(()),
-            Condition::Failed(reason) => Err(Error::Unavailable(reason.clone())),
-            Condition::Interrupted => {
-                let found = self.index.reopen()?;
-                self.condition = Condition::Sound;
-                self.publish(found)
-            }
         }
     }
 
@@ -221,62 +250,160 @@ impl Committer {
         accepted
     }
 
-    /// Commits rows and bodies: a body is durable before its row counts.
+    /// Writes rows and bodies so that they outlast everything.
     fn make_durable(&mut self, version: u64, group: &[Request]) -> Result<(), Error> {
-        match self.index.commit(version, group, unsynced_segments(group)) {
-            Ok(()) => Ok(()),
-            Err(error) => self.recover(version, error),
+        let batch = Batch::of(group, version, &*self.shared.latest()?)?;
+        for segment in segments_to_sync(group) {
+            if let Err(error) = segment.sync() {
+                return Err(self.fail(format!("a sync of a segment failed: {error}")));
+            }
+        }
+        let frames = placed_frames(group);
+        let outcome = self.journal.append(version, &batch, &frames);
+        for (segment, ..) in frames {
+            self.unsynced.entry(segment.number).or_insert_with(|| segment.clone());
+        }
+        match outcome {
+            Ok(()) => {
+                self.active.add(version, batch.into_rows());
+                Ok(())
+            }
+            Err(Fault::Full) => {
+                emit(event::StoreFailed { operation: "commit", reason: Error::Full.to_string() });
+                Err(Error::Full)
+            }
+            Err(Fault::Sync(reason)) => Err(self.fail(format!("a sync of the journal failed: {reason}"))),
+            Err(Fault::Other(reason)) => Err(self.fail(format!("the journal can't be written: {reason}"))),
         }
     }
 
-    /// Finds out what an error of the index left behind.
-    fn recover(&mut self, version: u64, error: Error) -> Result<(), Error> {
-        emit(event::StoreFailed { operation: "commit", reason: error.to_string() });
-        match self.index.take_fault() {
-            Some(Fault::Sync(reason)) => {
-                self.fail(format!("a sync failed: {reason}"));
-                return Err(Error::MaybeCommitted);
-            }
-            Some(Fault::Other(reason)) => {
-                self.fail(format!("the index can't be written: {reason}"));
-                return Err(Error::MaybeCommitted);
-            }
-            Some(Fault::Full) | None => self.condition = Condition::Interrupted,
-        }
-        // The last version in the file tells whether the commit got through before the error.
-        match self.index.reopen() {
-            Ok(found) => {
-                self.condition = Condition::Sound;
-                if found == version {
-                    return Ok(());
-                }
-                // Readers must not be left with a snapshot of the file as it was open before.
-                self.publish(found)?;
-                Err(error)
-            }
-            Err(_) => Err(Error::MaybeCommitted),
-        }
-    }
-
-    /// Refuses all writes from now on; reads go on.
+    /// Refuses all writes from now on; reads go on. What was under way may have happened.
     fn fail(&mut self, reason: String) -> Error {
         emit(event::StoreStopped { reason: reason.clone() });
-        self.condition = Condition::Failed(reason.clone());
-        Error::Unavailable(reason)
+        self.failed = Some(reason);
+        Error::MaybeCommitted
     }
 
-    fn publish(&mut self, version: u64) -> Result<(), Error> {
-        let snapshot = self.index.snapshot(version).map_err(|_| Error::MaybeCommitted)?;
-        let replaced = self.shared.publish(snapshot);
-        self.replaced.extend(replaced.map(|snapshot| (Instant::now(), snapshot)));
-        Ok(())
+    fn publish(&self) {
+        let frozen = self.frozen.iter().map(|frozen| frozen.work.layer.clone());
+        let layers = std::iter::once(self.active.clone()).chain(frozen).collect();
+        self.shared.publish(Arc::new(Snapshot::new(self.version, layers, self.index.clone())));
+    }
+
+    /// Whether another group may be written.
+    fn make_room(&mut self) -> Result<(), Error> {
+        if let Some(reason) = &self.failed {
+            return Err(Error::Unavailable(reason.clone()));
+        }
+        let octets = self.journal.octets();
+        if octets < self.shared.limits.journal_max {
+            return Ok(());
+        }
+        self.look_after_checkpoint();
+        // Commits go on for as much again while the checkpoint before is under way; then they wait for it.
+        if self.frozen.is_some() && octets >= self.shared.limits.journal_max.saturating_mul(2) {
+            self.hand_over_again(Instant::now() + RETRY);
+            if let Some(outcome) = self.checkpointer.wait(self.shared.limits.commit_timeout) {
+                self.finish_checkpoint(outcome)?;
+            }
+            if self.frozen.is_some() {
+                return Err(Error::Unavailable("the index can't take in what the journal holds".to_owned()));
+            }
+            self.begin_checkpoint();
+        }
+        match &self.failed {
+            Some(reason) => Err(Error::Unavailable(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends, repeats or begins a checkpoint where it is time.
+    fn look_after_checkpoint(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        if self.frozen.as_ref().is_some_and(|frozen| frozen.retry_at.is_none())
+            && let Some(outcome) = self.checkpointer.poll()
+        {
+            // Why it failed was told; it is repeated.
+            let _ = self.finish_checkpoint(outcome);
+        }
+        self.hand_over_again(Instant::now());
+        let is_due = self.journal.octets() >= self.shared.limits.journal_max
+            || (self.journal.octets() > 0 && self.active_since.elapsed() >= self.shared.limits.checkpoint_interval);
+        if self.frozen.is_none() && is_due {
+            self.begin_checkpoint();
+        }
+    }
+
+    /// Freezes what the present epoch wrote and begins the next.
+    fn begin_checkpoint(&mut self) {
+        let layer = std::mem::take(&mut self.active);
+        let segments = std::mem::take(&mut self.unsynced).into_values().collect();
+        let work = Work { layer, position: self.journal.position(), segments };
+        self.journal.turn();
+        self.active_since = Instant::now();
+        self.checkpointer.begin(work.clone());
+        self.frozen = Some(Frozen { work, retry_at: None });
+    }
+
+    /// Repeats a checkpoint that failed, unless that was after `now` less the pause.
+    fn hand_over_again(&mut self, now: Instant) {
+        if let Some(frozen) = &mut self.frozen
+            && frozen.retry_at.is_some_and(|at| at <= now)
+        {
+            frozen.retry_at = None;
+            self.checkpointer.begin(frozen.work.clone());
+        }
+    }
+
+    fn finish_checkpoint(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let (index, result) = match outcome {
+            Outcome::Done(index) => {
+                self.frozen = None;
+                (Some(index), Ok(()))
+            }
+            Outcome::Later { error, rows } => {
+                if let Some(frozen) = &mut self.frozen {
+                    frozen.retry_at = Some(Instant::now() + RETRY);
+                }
+                (rows, Err(error))
+            }
+            Outcome::Failed(reason) => {
+                self.fail(reason.clone());
+                (None, Err(Error::Unavailable(reason)))
+            }
+        };
+        if let Some(index) = index {
+            let replaced = std::mem::replace(&mut self.index, index);
+            self.replaced.push_back((Instant::now(), replaced));
+            self.publish();
+        }
+        result
+    }
+
+    /// Leaves nothing in the journal, so that the next start is quick. What fails here is found again from it.
+    fn finish(&mut self) {
+        for _ in 0..2 {
+            if self.failed.is_some() {
+                return;
+            }
+            if self.frozen.is_none() && self.journal.octets() > 0 {
+                self.begin_checkpoint();
+            }
+            if self.frozen.as_ref().is_some_and(|frozen| frozen.retry_at.is_none())
+                && let Some(outcome) = self.checkpointer.wait(self.shared.limits.commit_timeout)
+            {
+                let _ = self.finish_checkpoint(outcome);
+            }
+        }
     }
 
     fn forget_old(&mut self) {
         let now = Instant::now();
         self.resolver.prune(now);
-        while let Some((since, snapshot)) = self.replaced.front() {
-            if now.duration_since(*since) <= self.shared.limits.max_age || !snapshot.try_close() {
+        while let Some((since, index)) = self.replaced.front() {
+            if now.duration_since(*since) <= self.shared.limits.max_age || !index.try_close() {
                 break;
             }
             self.replaced.pop_front();
@@ -290,13 +417,18 @@ fn refuse(group: Vec<Request>, error: &Error) {
     }
 }
 
-/// Writes the frames of small bodies, neighbours with one call. Who can't have his body written is refused.
-fn write_bodies(group: Vec<Request>) -> Vec<Request> {
+/// The frames of small bodies in the order of their places, each once.
+fn placed_frames(group: &[Request]) -> Vec<PlacedFrame<'_>> {
     let mut frames: Vec<_> =
         group.iter().flat_map(|request| &request.bodies).filter_map(|body| body.staged.unwritten()).collect();
     frames.sort_by_key(|(segment, offset, _)| (segment.number, *offset));
     frames.dedup_by_key(|(segment, offset, _)| (segment.number, *offset));
-    let Err(error) = write_frames(&frames) else {
+    frames
+}
+
+/// Writes the frames of small bodies, neighbours with one call. Who can't have his body written is refused.
+fn write_bodies(group: Vec<Request>) -> Vec<Request> {
+    let Err(error) = write_frames(&placed_frames(&group)) else {
         return group;
     };
     emit(event::StoreFailed { operation: "write bodies", reason: error.to_string() });
@@ -305,9 +437,10 @@ fn write_bodies(group: Vec<Request>) -> Vec<Request> {
     without
 }
 
-/// The segments that must be synced before the rows of a group are.
-fn unsynced_segments(group: &[Request]) -> Vec<Arc<Segment>> {
-    let bodies = group.iter().flat_map(|request| &request.bodies).filter(|body| !body.staged.is_durable());
+/// Segments with bodies that were written as they came and that nobody made durable yet.
+fn segments_to_sync(group: &[Request]) -> Vec<Arc<Segment>> {
+    let bodies = group.iter().flat_map(|request| &request.bodies);
+    let bodies = bodies.filter(|body| !body.staged.is_durable() && body.staged.unwritten().is_none());
     let mut segments: Vec<Arc<Segment>> = bodies.flat_map(|body| body.staged.segments()).cloned().collect();
     segments.sort_by_key(|segment| segment.number);
     segments.dedup_by_key(|segment| segment.number);
@@ -315,10 +448,8 @@ fn unsynced_segments(group: &[Request]) -> Vec<Arc<Segment>> {
 }
 
 /// Frames in the order of their places.
-fn write_frames(frames: &[(&Arc<Segment>, u64, &Bytes)]) -> Result<(), Error> {
-    let follows = |a: &(&Arc<Segment>, u64, &Bytes), b: &(&Arc<Segment>, u64, &Bytes)| {
-        a.0.number == b.0.number && a.1 + a.2.len() as u64 == b.1
-    };
+fn write_frames(frames: &[PlacedFrame<'_>]) -> Result<(), Error> {
+    let follows = |a: &PlacedFrame<'_>, b: &PlacedFrame<'_>| a.0.number == b.0.number && a.1 + a.2.len() as u64 == b.1;
     for run in frames.chunk_by(follows) {
         match run {
             [(segment, offset, frame)] => segment.write(*offset, frame)?,

@@ -1,4 +1,4 @@
-//! The ordered index: one redb table of octets, commits that need no repair after a crash, and the snapshots read from it.
+//! The ordered index: one redb table of octets, checkpoints that need no repair after a crash, and the rows read from it.
 
 use std::fs::{File, OpenOptions};
 use std::panic::AssertUnwindSafe;
@@ -6,37 +6,38 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use rand::RngCore as _;
+use redb::{AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase as _, TableDefinition};
 
-use super::commit::Request;
-use super::index_file::{BodySync, Disk, Fault, Faults, IndexFile};
-use super::overlay::{Pending, apply_all, stamped};
-use super::page::{self, PageBuilder};
-use crate::blob::segment::Segment;
-use crate::engine::{Page, RangeRequest, Versionstamp};
+use super::disk::{Disk, Fault, Faults, IndexFile, WrapFile};
+use super::layer::Layer;
+use crate::engine::Page;
 use crate::error::{Error, from_io};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 /// The format of the whole directory.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const FORMAT_KEY: &[u8] = &[0xff, b'f'];
-/// The version of the last commit: with it, the outcome of a commit that failed half-way can be told.
+/// The version of the last commit that the index holds.
 const VERSION_KEY: &[u8] = &[0xff, b'v'];
+/// The first epoch of the journal that the index does not hold.
+const EPOCH_KEY: &[u8] = &[0xff, b'j'];
+/// What the checksums of the journal are keyed with, so that nobody can send octets that look like one of its records.
+const JOURNAL_KEY: &[u8] = &[0xff, b'k'];
 
-pub(super) type RowTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+pub(super) type JournalKey = [u8; 32];
+pub(super) type IndexRow = (AccessGuard<'static, &'static [u8]>, AccessGuard<'static, &'static [u8]>);
+pub(super) type IndexRange = redb::Range<'static, &'static [u8], &'static [u8]>;
+type RowTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type WriteTable<'txn> = redb::Table<'txn, &'static [u8], &'static [u8]>;
 
-/// Wraps the opened file; a test's may fail.
-pub(super) type WrapFile = Arc<dyn Fn(File) -> Box<dyn Disk> + Send + Sync>;
-
-/// The state after one commit.
-pub(super) struct Snapshot {
-    pub(super) version: u64,
-    /// Absent once the snapshot is older than any transaction may be: its pages are free then.
+/// The rows of one checkpoint.
+pub(super) struct IndexRows {
+    /// Absent once they are older than any transaction may be: their pages are free then.
     table: RwLock<Option<RowTable>>,
 }
 
-impl Snapshot {
+impl IndexRows {
     fn with<T>(&self, read: impl FnOnce(&RowTable) -> Result<T, Error>) -> Result<T, Error> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.as_ref().map_or(Err(Error::TooOld), read)
@@ -49,43 +50,49 @@ impl Snapshot {
         })
     }
 
-    /// A page of rows with the changes of a transaction laid over them.
-    pub(super) fn range(&self, request: RangeRequest<'_>, changes: &page::Changes<'_>) -> Result<Page, Error> {
-        if request.begin >= request.end {
-            return Ok(Page::default());
-        }
-        self.with(|table| {
-            let rows = table.range(request.begin..request.end).map_err(storage)?;
-            PageBuilder::new(request).merge(rows, changes)
-        })
+    /// Hands out a range, with the rows held open meanwhile.
+    pub(super) fn with_range(
+        &self,
+        begin: &[u8],
+        end: &[u8],
+        read: impl FnOnce(IndexRange) -> Result<Page, Error>,
+    ) -> Result<Page, Error> {
+        self.with(|table| read(table.range(begin..end).map_err(storage)?))
     }
 
-    /// Lets its pages go, unless somebody reads this instant.
+    /// Lets the pages go, unless somebody reads this instant.
     pub(super) fn try_close(&self) -> bool {
         self.table.try_write().map(|mut table| *table = None).is_ok()
     }
 }
 
-/// The index, open for writing. Only the commit thread has it.
+/// Where the index stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    pub(super) version: u64,
+    pub(super) epoch: u64,
+}
+
+/// The index, open for writing. Only the checkpointer has it.
 pub(super) struct Index {
     path: PathBuf,
     cache: usize,
     wrap: WrapFile,
     faults: Arc<Faults>,
-    bodies: Arc<BodySync>,
     database: Option<Database>,
 }
 
 impl Index {
-    /// Opens or makes the index and returns the version of its last commit.
-    pub(super) fn open(dir: &Path, cache: usize, wrap: WrapFile) -> Result<(Self, u64), Error> {
+    /// Opens or makes the index.
+    pub(super) fn open(dir: &Path, cache: usize, wrap: WrapFile) -> Result<Self, Error> {
         let path = dir.join("index.redb");
         if !path.exists() {
             Self::make(dir, &path).map_err(|error| from_io(&error, "making the index"))?;
         }
-        let mut index = Self { path, cache, wrap, faults: Arc::default(), bodies: Arc::default(), database: None };
-        let version = index.reopen()?;
-        Ok((index, version))
+        let mut index = Self { path, cache, wrap, faults: Arc::default(), database: None };
+        index.reopen()?;
+        index.check_format()?;
+        Ok(index)
     }
 
     /// Makes an empty index beside its place and moves it there whole: a kill in the middle leaves no half-made one, which
@@ -99,14 +106,15 @@ impl Index {
         File::open(dir)?.sync_all()
     }
 
-    /// Opens the file anew, as after a crash, and returns the version of the last commit that is in it.
-    pub(super) fn reopen(&mut self) -> Result<u64, Error> {
+    /// Opens the file anew, as after a crash.
+    pub(super) fn reopen(&mut self) -> Result<(), Error> {
         self.database = None;
         self.faults = Arc::default();
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(&self.path);
         let file = file.map_err(|error| from_io(&error, "opening the index"))?;
-        let backend = IndexFile { disk: (self.wrap)(file), faults: self.faults.clone(), bodies: self.bodies.clone() };
+        let disk: Box<dyn Disk> = (self.wrap)(file);
+        let backend = IndexFile { disk, faults: self.faults.clone() };
         let cache = self.cache;
         // The index may panic on a file that something else has written to.
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -114,29 +122,46 @@ impl Index {
         }));
         let opened = opened.map_err(|_| Error::Corrupt(format!("{}: the index is unreadable", self.path.display())))?;
         self.database = Some(opened.map_err(|error| self.explain(error.into()))?);
-        self.check_format()
+        Ok(())
     }
 
     fn database(&self) -> Result<&Database, Error> {
         self.database.as_ref().ok_or_else(|| Error::Unavailable("the index is closed".to_owned()))
     }
 
-    fn check_format(&self) -> Result<u64, Error> {
+    fn check_format(&self) -> Result<(), Error> {
         if let Some(format) = self.read_number(FORMAT_KEY)? {
-            if format > FORMAT {
-                return Err(Error::NewerFormat { found: format, known: FORMAT });
-            }
-            return Ok(self.read_number(VERSION_KEY)?.unwrap_or(0));
+            return match format {
+                FORMAT => Ok(()),
+                newer if newer > FORMAT => Err(Error::NewerFormat { found: newer, known: FORMAT }),
+                older => Err(Error::Unavailable(format!("the store has format {older}, which no release wrote"))),
+            };
         }
-        self.write(|table| {
+        let mut key: JournalKey = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        let fill = |table: &mut WriteTable<'_>| {
             table.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
+            table.insert(JOURNAL_KEY, key.as_slice())?;
             Ok(())
-        })
-        .map_err(|error| self.explain(error))?;
-        Ok(0)
+        };
+        self.write(fill).map_err(|error| self.explain(error))
+    }
+
+    /// Up to where the index holds what was committed.
+    pub(super) fn position(&self) -> Result<Position, Error> {
+        let version = self.read_number(VERSION_KEY)?.unwrap_or(0);
+        Ok(Position { version, epoch: self.read_number(EPOCH_KEY)?.unwrap_or(0) })
+    }
+
+    pub(super) fn journal_key(&self) -> Result<JournalKey, Error> {
+        self.read_own(JOURNAL_KEY)?.ok_or_else(own_row)
     }
 
     fn read_number(&self, key: &[u8]) -> Result<Option<u64>, Error> {
+        Ok(self.read_own(key)?.map(u64::from_le_bytes))
+    }
+
+    fn read_own<const LENGTH: usize>(&self, key: &[u8]) -> Result<Option<[u8; LENGTH]>, Error> {
         let read = self.database()?.begin_read().map_err(|error| self.explain(error.into()))?;
         let table = match read.open_table(ROWS) {
             Ok(table) => table,
@@ -144,12 +169,7 @@ impl Index {
             Err(error) => return Err(self.explain(error.into())),
         };
         let row = table.get(key).map_err(|error| self.explain(error.into()))?;
-        row.map(|guard| {
-            let octets =
-                guard.value().try_into().map_err(|_| Error::Corrupt("a row of the index itself".to_owned()))?;
-            Ok(u64::from_le_bytes(octets))
-        })
-        .transpose()
+        row.map(|guard| guard.value().try_into().map_err(|_| own_row())).transpose()
     }
 
     /// One durable transaction of the index. An error of `apply` leaves it as it was.
@@ -157,8 +177,7 @@ impl Index {
         let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
         let mut txn = database.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
-        // Saves the allocator's state with each commit, so that opening after a crash walks no tree. It also commits in two
-        // phases, which `BodySync` relies on: what the first sync covers does not count yet.
+        // Saves the allocator's state with each commit, so that opening after a crash walks no tree.
         txn.set_quick_repair(true);
         {
             let mut table = txn.open_table(ROWS)?;
@@ -167,28 +186,27 @@ impl Index {
         Ok(txn.commit()?)
     }
 
-    /// Applies a group and makes it durable, its bodies before its rows.
-    pub(super) fn commit(&self, version: u64, group: &[Request], bodies: Vec<Arc<Segment>>) -> Result<(), Error> {
-        let started = if bodies.is_empty() { Ok(()) } else { self.bodies.start(bodies) };
-        let outcome = self.faults.note(started, true).map_err(redb::Error::Io).and_then(|()| {
-            self.write(|table| {
-                for (request, order) in group.iter().zip(0u16..) {
-                    apply(table, request, Versionstamp::new(version, order))?;
+    /// Takes the rows of a layer in and makes them durable.
+    pub(super) fn take_in(&self, layer: &Layer, position: Position) -> Result<(), Error> {
+        let apply = |table: &mut WriteTable<'_>| {
+            for (key, value) in layer.read().last() {
+                match value {
+                    Some(value) => drop(table.insert(key.as_ref(), value.as_ref())?),
+                    None => drop(table.remove(key.as_ref())?),
                 }
-                table.insert(VERSION_KEY, version.to_le_bytes().as_slice())?;
-                Ok(())
-            })
-        });
-        // Still under way only if the index failed before its first sync.
-        let bodies = self.faults.note(self.bodies.finish(), true).map_err(redb::Error::Io);
-        outcome.and(bodies).map_err(|error| self.explain(error))
+            }
+            table.insert(VERSION_KEY, position.version.to_le_bytes().as_slice())?;
+            table.insert(EPOCH_KEY, position.epoch.to_le_bytes().as_slice())?;
+            Ok(())
+        };
+        self.write(apply).map_err(|error| self.explain(error))
     }
 
-    /// The state as last committed.
-    pub(super) fn snapshot(&self, version: u64) -> Result<Arc<Snapshot>, Error> {
+    /// The rows as last taken in.
+    pub(super) fn rows(&self) -> Result<Arc<IndexRows>, Error> {
         let read = self.database()?.begin_read().map_err(|error| self.explain(error.into()))?;
         let table = read.open_table(ROWS).map_err(|error| self.explain(error.into()))?;
-        Ok(Arc::new(Snapshot { version, table: RwLock::new(Some(table)) }))
+        Ok(Arc::new(IndexRows { table: RwLock::new(Some(table)) }))
     }
 
     /// What the file said last, if it failed.
@@ -206,31 +224,8 @@ impl Index {
     }
 }
 
-/// Applies one transaction: cleared ranges first, then the keys, then the keys that its stamp completes.
-fn apply(table: &mut WriteTable<'_>, request: &Request, stamp: Versionstamp) -> Result<(), redb::Error> {
-    for (begin, end) in &request.writes.cleared {
-        table.retain_in(begin.as_ref()..end.as_ref(), |_, _| false)?;
-    }
-    for (key, pending) in &request.writes.points {
-        match pending {
-            Pending::Set(value) => drop(table.insert(key.as_ref(), value.as_ref())?),
-            Pending::Clear => drop(table.remove(key.as_ref())?),
-            Pending::StampedValue { prefix, suffix } => {
-                drop(table.insert(key.as_ref(), stamped(prefix, stamp, suffix).as_ref())?);
-            }
-            Pending::Atomic(changes) => {
-                let current = table.get(key.as_ref())?.map(|guard| Bytes::copy_from_slice(guard.value()));
-                match apply_all(current, changes) {
-                    Some(value) => drop(table.insert(key.as_ref(), value.as_ref())?),
-                    None => drop(table.remove(key.as_ref())?),
-                }
-            }
-        }
-    }
-    for row in &request.writes.stamped_keys {
-        table.insert(row.key(stamp).as_ref(), row.value.as_ref())?;
-    }
-    Ok(())
+fn own_row() -> Error {
+    Error::Corrupt("a row of the index itself".to_owned())
 }
 
 pub(super) fn storage(error: redb::StorageError) -> Error {
@@ -243,7 +238,7 @@ pub(super) fn storage(error: redb::StorageError) -> Error {
 /// Makes the directory look as if a newer program had written it.
 #[cfg(test)]
 pub(super) fn overwrite_format(dir: &Path, format: u64) {
-    let (index, _) = Index::open(dir, 1 << 20, Arc::new(|file| Box::new(file))).expect("an index");
+    let index = Index::open(dir, 1 << 20, Arc::new(|file| Box::new(file))).expect("an index");
     index
         .write(|table| {
             table.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?;

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use super::commit::{Message, Reads, Request};
-use super::index::Snapshot;
 use super::overlay::{Overlay, Own, apply_all};
 use super::page::Changes;
+use super::snapshot::Snapshot;
 use crate::blob::StagedBody;
 use crate::engine::{Atomic, Commit, Isolation, KEYS_END, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, Page, RangeRequest};
 use crate::error::Error;

@@ -1,18 +1,12 @@
-//! The file under the ordered index, which remembers how it failed.
+//! The files under the index and the journal, and how they failed.
 //!
 //! The index itself only knows that it may not go on after an error. We need to know more: a full disk heals and the file
 //! can be opened again, a failed sync leaves unknown what is on the disk, so that nothing more may be written.
-//!
-//! A commit of the index syncs twice: first its pages, then the octet that makes them count. The bodies of a group are
-//! synced beside the first of the two, which doesn't return before they are durable; a third sync in a row is saved.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-
-use crate::blob::segment::Segment;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the file failed first since it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +16,19 @@ pub(super) enum Fault {
     Other(String),
 }
 
-/// What the index needs of a file; tests put a failing one in its place.
+impl Fault {
+    pub(super) fn of_write(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// Wraps an opened file; a test's may fail.
+pub(super) type WrapFile = Arc<dyn Fn(File) -> Box<dyn Disk> + Send + Sync>;
+
+/// What index and journal need of a file; tests put a failing one in its place.
 pub(super) trait Disk: std::fmt::Debug + Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
@@ -61,11 +67,7 @@ impl Faults {
     /// Remembers how an operation failed.
     pub(super) fn note<T>(&self, outcome: io::Result<T>, is_sync: bool) -> io::Result<T> {
         outcome.inspect_err(|error| {
-            let fault = match error.kind() {
-                _ if is_sync => Fault::Sync(error.to_string()),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
-                _ => Fault::Other(error.to_string()),
-            };
+            let fault = if is_sync { Fault::Sync(error.to_string()) } else { Fault::of_write(error) };
             let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // A failed sync outweighs what came before it.
             if first.is_none() || is_sync {
@@ -80,42 +82,10 @@ impl Faults {
     }
 }
 
-/// The sync of a group's bodies, under way on a thread of its own.
-#[derive(Debug, Default)]
-pub(super) struct BodySync(Mutex<Option<JoinHandle<io::Result<()>>>>);
-
-impl BodySync {
-    /// Starts it; without a thread to be had it is done here.
-    pub(super) fn start(&self, segments: Vec<Arc<Segment>>) -> io::Result<()> {
-        let segments = Arc::new(segments);
-        let work = segments.clone();
-        match std::thread::Builder::new().name("sync".to_owned()).spawn(move || sync_all(&work)) {
-            Ok(helper) => *self.lock() = Some(helper),
-            Err(_) => sync_all(&segments)?,
-        }
-        Ok(())
-    }
-
-    /// Waits for its end, once.
-    pub(super) fn finish(&self) -> io::Result<()> {
-        let helper = self.lock().take();
-        helper.map_or(Ok(()), |helper| helper.join().unwrap_or_else(|_| Err(io::Error::other("the sync panicked"))))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<JoinHandle<io::Result<()>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn sync_all(segments: &[Arc<Segment>]) -> io::Result<()> {
-    segments.iter().try_for_each(|segment| segment.sync())
-}
-
 #[derive(Debug)]
 pub(super) struct IndexFile {
     pub(super) disk: Box<dyn Disk>,
     pub(super) faults: Arc<Faults>,
-    pub(super) bodies: Arc<BodySync>,
 }
 
 impl redb::StorageBackend for IndexFile {
@@ -132,8 +102,7 @@ impl redb::StorageBackend for IndexFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let own = self.disk.sync();
-        self.faults.note(self.bodies.finish().and(own), true)
+        self.faults.note(self.disk.sync(), true)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
