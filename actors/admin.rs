@@ -5,6 +5,7 @@
 //! On failure: the node restarts it; a command that it was running fails at its client.   Standards: none.
 
 mod account;
+mod check;
 mod domain;
 mod queue;
 mod request;
@@ -13,8 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use posthouse_net::local_socket::{self, AdminStream};
-use posthouse_storage::ShardId;
-use posthouse_storage::check::{self, Walked};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -57,7 +56,7 @@ impl Admin {
                 services.request_stop();
                 Ok(json!({ "stopping": true }))
             }
-            AdminRequest::CheckStore => self.check_store(progress).await,
+            AdminRequest::CheckStore { bodies } => check::store(services, bodies, progress).await,
             AdminRequest::AccountCreate { .. }
             | AdminRequest::AccountList { .. }
             | AdminRequest::AccountShow { .. }
@@ -79,28 +78,6 @@ impl Admin {
             | AdminRequest::QueueRetry { .. }
             | AdminRequest::QueueBounce { .. } => queue::run(services, request).await,
         }
-    }
-
-    async fn check_store(&self, progress: Progress<'_>) -> AdminResult {
-        // The bodies come last, and nobody knows their number before.
-        let total = u64::from(ShardId::COUNT) + 1;
-        let mut step = |walked: &Walked| {
-            let what = format!("{} accounts, {} messages, {} bodies", walked.accounts, walked.emails, walked.bodies);
-            progress(walked.shards, total, &what);
-        };
-        let report = check::run(&self.services.store, &mut step).await.map_err(words)?;
-        let Walked { accounts, emails, bodies, spooled, queued, .. } = report.walked;
-        progress(total, total, &format!("{accounts} accounts, {emails} messages, {bodies} bodies"));
-        view(&CheckView {
-            whole: report.is_whole(),
-            accounts,
-            emails,
-            bodies,
-            spooled,
-            queued,
-            truncated: report.truncated,
-            findings: report.findings.iter().map(ToString::to_string).collect(),
-        })
     }
 }
 

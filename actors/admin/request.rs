@@ -10,27 +10,76 @@ use serde::{Deserialize, Serialize};
 pub enum AdminRequest {
     Status,
     Stop,
-    CheckStore,
-    AccountCreate { address: String, password: String, quota: Option<u64>, admin: bool },
-    AccountList { domain: Option<String> },
-    AccountShow { address: String },
-    AccountSet { address: String, change: AccountChange },
-    AccountDelete { address: String },
-    DomainCreate { name: String },
+    CheckStore {
+        /// Read every body too.
+        bodies: bool,
+    },
+    AccountCreate {
+        address: String,
+        password: String,
+        quota: Option<u64>,
+        admin: bool,
+    },
+    AccountList {
+        domain: Option<String>,
+    },
+    AccountShow {
+        address: String,
+    },
+    AccountSet {
+        address: String,
+        change: AccountChange,
+    },
+    AccountDelete {
+        address: String,
+    },
+    DomainCreate {
+        name: String,
+    },
     DomainList,
-    DomainShow { name: String },
-    DomainSet { name: String, change: DomainChange },
-    DomainDelete { name: String },
-    DomainDns { name: String },
-    AliasCreate { address: String, targets: Vec<String> },
-    AliasList { domain: Option<String> },
-    AliasShow { address: String },
-    AliasSet { address: String, targets: Vec<String> },
-    AliasDelete { address: String },
-    QueueList { destination: Option<String>, limit: usize },
-    QueueShow { id: String },
-    QueueRetry { which: QueueChoice },
-    QueueBounce { which: QueueChoice },
+    DomainShow {
+        name: String,
+    },
+    DomainSet {
+        name: String,
+        change: DomainChange,
+    },
+    DomainDelete {
+        name: String,
+    },
+    DomainDns {
+        name: String,
+    },
+    AliasCreate {
+        address: String,
+        targets: Vec<String>,
+    },
+    AliasList {
+        domain: Option<String>,
+    },
+    AliasShow {
+        address: String,
+    },
+    AliasSet {
+        address: String,
+        targets: Vec<String>,
+    },
+    AliasDelete {
+        address: String,
+    },
+    QueueList {
+        destination: Option<String>,
+        limit: usize,
+    },
+    QueueShow {
+        id: String,
+    },
+    QueueRetry {
+        which: QueueChoice,
+    },
+    QueueBounce {
+        which: QueueChoice,
+    },
 }
 
 /// What of an account to change; absent fields stay.
@@ -164,7 +213,18 @@ pub struct CheckView {
     pub queued: u64,
     /// There were more findings than are listed.
     pub truncated: bool,
-    pub findings: Vec<String>,
+    pub findings: Vec<FindingView>,
+}
+
+/// One thing in the store that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingView {
+    pub rule: String,
+    /// Which account, mailbox, message or body.
+    pub place: String,
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// How many things a command changed.

@@ -113,7 +113,7 @@ impl<L: Ledger> Fixture<L> {
     }
 
     pub(crate) async fn assert_whole(&self) {
-        let report = check::run(&self.store, &mut |_| {}).await.unwrap();
+        let report = check::run(&self.store, check::Options::default(), &mut |_| {}).await.unwrap();
         assert_eq!(report.findings, []);
     }
 }

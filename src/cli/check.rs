@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use posthouse_actors::admin::{AdminRequest, CheckView};
+use posthouse_actors::admin::{AdminRequest, CheckView, FindingView};
 use posthouse_conf::Settings;
 use posthouse_mail::Domain;
 use posthouse_net::resolver::{Answer, Resolver};
@@ -20,6 +20,9 @@ pub struct CheckArgs {
     /// Walk the store and prove its invariants; works on a running node too.
     #[arg(long)]
     store: bool,
+    /// With --store: prove the rows only and leave the bodies unread.
+    #[arg(long, requires = "store")]
+    quick: bool,
 }
 
 /// One thing that was looked at.
@@ -32,7 +35,7 @@ struct Finding {
 
 pub async fn run(arguments: CheckArgs, output: Output) -> anyhow::Result<ExitCode> {
     if arguments.store {
-        return check_store(&arguments.site, output).await;
+        return check_store(&arguments, output).await;
     }
     let settings = site::settings(&arguments.site)?;
     let running = posthouse_net::local_socket::connect(&settings.node.data_dir).await.is_ok();
@@ -50,11 +53,13 @@ pub async fn run(arguments: CheckArgs, output: Output) -> anyhow::Result<ExitCod
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check_store(site: &SiteArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let check: CheckView = admin_client::ask(site, AdminRequest::CheckStore, output).await?;
+async fn check_store(arguments: &CheckArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let request = AdminRequest::CheckStore { bodies: !arguments.quick };
+    let check: CheckView = admin_client::ask(&arguments.site, request, output).await?;
     let whole = check.whole;
     output.result(&check, |check| {
-        let mut lines = check.findings.clone();
+        let line = |f: &FindingView| format!("{}: {}: {}; {}", f.rule, f.place, f.detail, f.remedy);
+        let mut lines: Vec<String> = check.findings.iter().map(line).collect();
         let CheckView { accounts, emails, bodies, spooled, queued, .. } = check;
         let walked = format!(
             "{accounts} accounts, {emails} messages, {bodies} bodies, {spooled} in the spool, {queued} in the queue"

@@ -101,6 +101,7 @@ async fn create_in(
         let row = mailbox::NewRow { parent: None, name, role: Some(role) };
         mailbox::create_row(txn, &mut account, row, None)?;
         txn.set(&keys::subscription(account.id, name), &[]);
+        account.touch().subscription_count += 1;
     }
     set_password(txn, writer, new.password_hash.as_ref())?;
     set_admin(txn, writer.account, new.admin);

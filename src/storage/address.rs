@@ -9,7 +9,7 @@ use posthouse_mail::{AccountId, Address, Domain, DomainId, ForwardPath};
 
 use crate::account;
 use crate::codec;
-use crate::domain;
+use crate::domain::{self, Counted};
 use crate::error::Error;
 use crate::keys;
 use crate::record::account::IdRow;
@@ -166,8 +166,11 @@ async fn set_alias_in(txn: &mut Transaction<'_>, fence: Fence, alias: &Alias) ->
     }
     let key = keys::address(domain, &folded(&alias.address));
     let existing = codec::get::<AddressRow>(txn, &key).await?;
-    if existing.is_some_and(|row| row.account.is_some()) {
+    if existing.as_ref().is_some_and(|row| row.account.is_some()) {
         return Err(Error::Exists);
+    }
+    if existing.is_none() {
+        domain::count_address(txn, domain, Counted::Added).await?;
     }
     let row = AddressRow {
         address: alias.address.to_string(),
@@ -189,7 +192,7 @@ async fn delete_alias_in(txn: &mut Transaction<'_>, fence: Fence, address: &Addr
     let row = codec::get::<AddressRow>(txn, &key).await?.filter(|row| row.account.is_none());
     row.ok_or(Error::NotFound)?;
     codec::remove::<AddressRow>(txn, &key);
-    Ok(())
+    domain::count_address(txn, domain, Counted::Removed).await
 }
 
 /// One alias.
@@ -253,6 +256,7 @@ pub(crate) async fn claim(
     if codec::get::<AddressRow>(txn, &key).await?.is_some() {
         return Err(Error::Exists);
     }
+    domain::count_address(txn, domain, Counted::Added).await?;
     codec::insert(txn, &key, row)
 }
 
@@ -264,8 +268,12 @@ pub(crate) async fn release(
     address: &Address,
 ) -> Result<(), Error> {
     domain::own(txn, fence, domain).await?;
-    codec::remove::<AddressRow>(txn, &keys::address(domain, &folded(address)));
-    Ok(())
+    let key = keys::address(domain, &folded(address));
+    if txn.get(&key).await?.is_none() {
+        return Ok(());
+    }
+    codec::remove::<AddressRow>(txn, &key);
+    domain::count_address(txn, domain, Counted::Removed).await
 }
 
 /// The id of a local domain.

@@ -23,7 +23,7 @@ use crate::keys::{self, BlobOwner};
 use crate::transaction::Transaction;
 
 pub(crate) mod frame;
-mod row;
+pub(crate) mod row;
 pub(crate) mod segment;
 mod staged;
 pub(crate) mod sweep;
@@ -60,6 +60,11 @@ impl Blobs {
             staged_ttl: settings.staged_ttl.get(),
             retention: settings.blob_retention.get(),
         }
+    }
+
+    /// Hashes content to the name of a body.
+    pub(crate) fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.id_key)
     }
 
     /// Runs blocking work on a body, a bounded number at once.

@@ -1,193 +1,141 @@
 //! Walks the store and proves its invariants, while others write to it too.
 //!
-//! Each step reads one snapshot, so that what it compares belongs together. What spans several steps (an account's sums)
-//! counts as proved only if the account row stood still from first to last; otherwise it is walked again, at last in a
-//! single snapshot. So a finding is damage, never somebody's write in between.
+//! Every row is read as it lies (`rows`): its seal, its key and its record. Then rows are compared with those that repeat
+//! them, part by part and in chunks, so that no snapshot lives long. What a part finds is only a suspicion: the part is
+//! walked again inside one transaction, where nothing moves, before it is reported. Where that takes longer than a
+//! transaction may live, it is walked in chunks until the account stood still from first to last.
 
 mod account;
 mod blobs;
 mod directory;
+mod finding;
+mod rows;
 mod transit;
 
 use posthouse_mail::AccountId;
 
+pub use finding::{Finding, Remedy, Report, Rule, Walked};
+
 use crate::error::Error;
 use crate::keys;
-use crate::shard::ShardId;
 use crate::store::Store;
 use crate::transaction::Transaction;
+use account::{Part, Walk};
 
-/// Which invariant does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Rule {
-    /// A row cannot be read.
-    Row,
-    /// Uids below UidNext, ids below the next id.
-    Ids,
-    /// A mailbox's counters are those of its messages.
-    Counters,
-    /// An account's use is the sum of its emails.
-    Quota,
-    /// A message's ModSeq is at most its mailbox's, that at most its account's.
-    ModSeq,
-    /// Emails and memberships name each other and agree on flags, size and time.
-    Membership,
-    /// Every email stands in its thread and under its Message-IDs, and nothing else does.
-    Thread,
-    /// What is held has a reference row, and every reference has a holder.
-    Reference,
-    /// A body can be read and is what it was.
-    Body,
-    /// The change log tells of every message that is newer than its floor.
-    ChangeLog,
-    /// Names, parents and special uses of mailboxes agree.
-    Tree,
-    /// A done row can be what a repeat relies on.
-    Done,
-    /// Addresses, accounts and domains name each other.
-    Directory,
-    /// Spool rows are whole.
-    Spool,
-    /// Messages and work rows of the queue name each other; its counters are right.
-    Queue,
-    /// No damage was seen, but not all of it could be looked at.
-    Unproved,
+/// What is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Every body is read to its end, expanded and hashed; without it only its rows are proved.
+    pub bodies: bool,
 }
 
-/// One thing that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub rule: Rule,
-    /// Which account, mailbox, message or body.
-    pub place: String,
-    pub detail: String,
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}: {}: {}", self.rule, self.place, self.detail)
+impl Default for Options {
+    fn default() -> Self {
+        Self { bodies: true }
     }
 }
 
-/// How far a walk has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Walked {
-    /// Of `ShardId::COUNT`; each is walked before mail under way and bodies are.
-    pub shards: u64,
-    pub accounts: u64,
-    pub mailboxes: u64,
-    pub emails: u64,
-    pub bodies: u64,
-    pub body_octets: u64,
-    pub spooled: u64,
-    pub queued: u64,
-}
-
-/// What a walk found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Report {
-    pub walked: Walked,
-    pub findings: Vec<Finding>,
-    /// There were more findings than are kept.
-    pub truncated: bool,
-}
-
-impl Report {
-    /// Nothing is wrong.
-    pub fn is_whole(&self) -> bool {
-        self.findings.is_empty()
-    }
-
-    fn add(&mut self, rule: Rule, place: impl Into<String>, detail: impl Into<String>) {
-        if self.findings.len() >= FINDINGS_MAX {
-            self.truncated = true;
-            return;
-        }
-        self.findings.push(Finding { rule, place: place.into(), detail: detail.into() });
-    }
-
-    /// A row that cannot be read is a finding, a snapshot that grew too old leaves a doubt; any other error ends the walk.
-    fn absorb(&mut self, place: &str, outcome: Result<(), Error>) -> Result<(), Error> {
-        match outcome {
-            Err(Error::TooOld) => {
-                self.add(Rule::Unproved, place, "it is too large or too busy to be seen in one snapshot");
-                Ok(())
-            }
-            Err(Error::Corrupt(detail)) => {
-                self.add(Rule::Row, place, detail);
-                Ok(())
-            }
-            outcome => outcome,
-        }
-    }
-}
-
-/// Findings kept: enough to see what kind of damage it is.
-const FINDINGS_MAX: usize = 1000;
-/// Walks of an account that changes all the time before it is walked in one snapshot.
+/// Walks in chunks of an account that is too large for one transaction and changes all the time.
 const TRIES: usize = 4;
+/// Rows looked at in one step.
+const STEP: usize = 500;
 
 /// Hears how far the walk has come.
 pub type Progress<'a> = &'a mut (dyn FnMut(&Walked) + Send);
 
 /// Proves every invariant.
-pub async fn run(store: &Store, progress: Progress<'_>) -> Result<Report, Error> {
+pub async fn run(store: &Store, options: Options, progress: Progress<'_>) -> Result<Report, Error> {
     let mut report = Report::default();
-    for number in 0..ShardId::COUNT {
-        let shard = ShardId::new(number).expect("every number below COUNT is a shard");
-        report.walked.shards = u64::from(number) + 1;
-        for id in crate::account::in_shard(store, shard).await? {
-            one_account(store, id, &mut report).await?;
-            progress(&report.walked);
-        }
+    let entities = rows::walk(store, &mut report, progress).await?;
+    let total = entities.accounts.len().max(1);
+    for (number, id) in entities.accounts.iter().enumerate() {
+        one_account(store, *id, &mut report).await?;
+        report.walked.at(Walked::ROWS_DONE, Walked::ACCOUNTS_DONE, (number, total));
+        progress(&report.walked);
     }
-    let outcome = directory::walk(store, &mut report).await;
-    report.absorb("addresses", outcome)?;
-    let outcome = transit::walk(store, &mut report).await;
-    report.absorb("mail under way", outcome)?;
+    directory::walk(store, &entities.domains, &mut report).await?;
+    transit::walk(store, &mut report).await?;
+    blobs::walk(store, options, &mut report, progress).await?;
+    report.walked.at(Walked::DONE, Walked::DONE, (1, 1));
     progress(&report.walked);
-    let outcome = blobs::walk(store, &mut report, progress).await;
-    report.absorb("bodies", outcome)?;
     Ok(report)
 }
 
 async fn one_account(store: &Store, id: AccountId, report: &mut Report) -> Result<(), Error> {
-    for attempt in 1..=TRIES {
-        let mut source = Source { store: store.clone(), txn: store.snapshot(), renews: attempt < TRIES };
-        let mut found = Report::default();
-        let before = source.txn.get(&keys::account(id)).await?;
-        let outcome = account::walk(&mut source, id, &mut found).await;
-        found.absorb(&format!("account {id}"), outcome)?;
-        let stood_still = !source.renews || store.snapshot().get(&keys::account(id)).await? == before;
-        if found.is_whole() || stood_still || attempt == TRIES {
-            report.walked.accounts += 1;
-            report.walked.mailboxes += found.walked.mailboxes;
-            report.walked.emails += found.walked.emails;
-            found.findings.into_iter().for_each(|finding| report.add(finding.rule, finding.place, finding.detail));
-            return Ok(());
-        }
+    report.walked.accounts += 1;
+    let mut source = Source::new(store, Reads::Chunks);
+    let mut found = Report::default();
+    let parts = match Walk::open(&mut source, id, &mut found).await {
+        Ok(Some(walk)) => walk.parts(),
+        Ok(None) => Vec::new(),
+        Err(error) => return report.absorb(&format!("account {id}"), Err(error)),
+    };
+    for part in parts {
+        let found = proved(store, id, part).await?;
+        report.merge(found);
     }
     Ok(())
 }
 
-/// Where a walk reads: a fresh snapshot for each step, or one for all.
+/// Walks one part of an account; what it reports is so.
+async fn proved(store: &Store, id: AccountId, part: Part) -> Result<Report, Error> {
+    let first = walk_part(&mut Source::new(store, Reads::Chunks), id, part).await?;
+    if first.is_whole() {
+        return Ok(first);
+    }
+    let again = walk_part(&mut Source::new(store, Reads::OneTransaction), id, part).await?;
+    if !again.is_unproved() {
+        return Ok(again);
+    }
+    for _ in 0..TRIES {
+        let before = store.snapshot().get(&keys::account(id)).await;
+        let found = walk_part(&mut Source::new(store, Reads::Chunks), id, part).await?;
+        if found.is_whole() || store.snapshot().get(&keys::account(id)).await == before {
+            return Ok(found);
+        }
+    }
+    Ok(again)
+}
+
+async fn walk_part(source: &mut Source, id: AccountId, part: Part) -> Result<Report, Error> {
+    let mut found = Report::default();
+    let outcome = match Walk::open(source, id, &mut found).await {
+        Ok(Some(mut walk)) => walk.part(source, part).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    found.absorb(&format!("account {id}"), outcome)?;
+    Ok(found)
+}
+
+/// How a walk reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// A fresh snapshot for each step, however long the whole takes.
+    Chunks,
+    /// One read version for all: what it compares was true at one instant.
+    OneTransaction,
+}
+
+/// Where a walk reads.
 struct Source {
     store: Store,
     txn: Transaction<'static>,
-    renews: bool,
+    reads: Reads,
 }
 
 impl Source {
+    fn new(store: &Store, reads: Reads) -> Self {
+        Self { store: store.clone(), txn: store.snapshot(), reads }
+    }
+
     fn step(&mut self) -> &mut Transaction<'static> {
-        if self.renews {
+        if self.reads == Reads::Chunks {
             self.txn = self.store.snapshot();
         }
         &mut self.txn
     }
 }
-
-/// Rows looked at in one step.
-const STEP: usize = 500;
 
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,14 @@ pub async fn decode<R: Record>(txn: &mut Transaction<'_>, key: &[u8], value: &[u
     }
 }
 
+/// How many pieces the head of a split value names; `None`: it is no such head.
+pub fn pieces(value: &[u8]) -> Option<u32> {
+    match value {
+        [_, SPLIT, count @ ..] => <[u8; 4]>::try_from(count).map(u32::from_be_bytes).ok(),
+        _ => None,
+    }
+}
+
 /// Writes a record under a key that has none.
 pub fn insert<R: Record>(txn: &mut Transaction<'_>, key: &Key, record: &R) -> Result<(), Error> {
     let size = record.encoded_len();

@@ -149,7 +149,7 @@ pub async fn add_dkim_key(store: &Store, fence: Fence, id: DomainId, key: &DkimK
 
 async fn add_dkim_key_in(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, key: &DkimKey) -> Result<(), Error> {
     own(txn, fence, id).await?;
-    let domain = alive(txn, id).await?;
+    let mut domain = alive(txn, id).await?;
     let place = keys::dkim_key(id, key.selector.as_str());
     let row = DkimKeyRow {
         selector: key.selector.to_string(),
@@ -165,7 +165,9 @@ async fn add_dkim_key_in(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, 
         Some(existing) if existing == row => Ok(()),
         Some(_) => Err(Error::Exists),
         None => {
-            touch(txn, id, &domain)?;
+            // Whoever watches the domain's row hears of its keys too.
+            domain.selectors.push(row.selector.clone());
+            codec::put(txn, &keys::domain(id), &domain)?;
             codec::insert(txn, &place, &row)
         }
     }
@@ -189,17 +191,30 @@ async fn remove_dkim_key_in(
     selector: &Domain,
 ) -> Result<(), Error> {
     own(txn, fence, id).await?;
-    let domain = alive(txn, id).await?;
-    touch(txn, id, &domain)?;
+    let mut domain = alive(txn, id).await?;
+    domain.selectors.retain(|present| present != selector.as_str());
+    codec::put(txn, &keys::domain(id), &domain)?;
     let key = keys::dkim_key(id, selector.as_str());
     codec::get::<DkimKeyRow>(txn, &key).await?.ok_or(Error::NotFound)?;
     codec::remove::<DkimKeyRow>(txn, &key);
     Ok(())
 }
 
-/// Writes the domain's row as it is, so that whoever watches it hears of its keys too.
-fn touch(txn: &mut Transaction<'_>, id: DomainId, row: &DomainRow) -> Result<(), Error> {
-    codec::put(txn, &keys::domain(id), row)
+/// What became of an address row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Added,
+    Removed,
+}
+
+/// Keeps the number of a domain's addresses, in the transaction that writes or removes one.
+pub(crate) async fn count_address(txn: &mut Transaction<'_>, id: DomainId, what: Counted) -> Result<(), Error> {
+    let mut row = alive(txn, id).await?;
+    row.address_count = match what {
+        Counted::Added => row.address_count.saturating_add(1),
+        Counted::Removed => row.address_count.saturating_sub(1),
+    };
+    codec::put(txn, &keys::domain(id), &row)
 }
 
 /// Every write to a domain's rows is under the fence of its own shard.

@@ -7,7 +7,7 @@ use posthouse_mail::{AccountId, IngestId, UnixMillis};
 
 use crate::codec;
 use crate::error::Error;
-use crate::keys;
+use crate::keys::{self, KeyRange};
 use crate::record::DoneRow;
 use crate::store::Store;
 use crate::transaction::Transaction;
@@ -23,7 +23,7 @@ pub(crate) async fn find(
     codec::get(txn, &keys::done(account, request, item)).await
 }
 
-/// Proves a request.
+/// Proves a request that `AccountState::will_prove` has counted.
 pub(crate) fn record(
     txn: &mut Transaction<'_>,
     account: AccountId,
@@ -33,20 +33,27 @@ pub(crate) fn record(
     codec::insert(txn, &keys::done(account, request, item), row)
 }
 
-/// Removes the proofs of requests that were made before a time.
-pub async fn sweep(store: &Store, writer: &Writer, before: UnixMillis) -> Result<(), Error> {
+/// Proofs removed in one transaction.
+const SWEEP_MAX: usize = 1000;
+
+/// Removes proofs of requests that were made before a time; whether more are left.
+pub async fn sweep(store: &Store, writer: &Writer, before: UnixMillis) -> Result<bool, Error> {
     writer.run(store, |txn| boxed(sweep_in(txn, writer, before))).await
 }
 
-async fn sweep_in(txn: &mut Transaction<'_>, writer: &Writer, before: UnixMillis) -> Result<(), Error> {
-    AccountState::open_any(txn, writer).await?;
-    let expired = keys::dones_before(writer.account, before);
+async fn sweep_in(txn: &mut Transaction<'_>, writer: &Writer, before: UnixMillis) -> Result<bool, Error> {
+    let mut account = AccountState::open_any(txn, writer).await?;
+    let page = codec::page(txn, &keys::dones_before(writer.account, before), SWEEP_MAX).await?;
+    for (key, _) in &page.rows {
+        for range in [keys::chunks(key), KeyRange { begin: key.to_vec(), end: keys::after(key) }] {
+            txn.clear_range(&range.begin, &range.end);
+        }
+    }
     // A sweep that finds nothing costs no commit.
-    if !codec::any(txn, &expired).await? {
-        return Ok(());
+    if !page.rows.is_empty() {
+        let row = account.touch();
+        row.done_count = row.done_count.saturating_sub(u64::try_from(page.rows.len()).unwrap_or(u64::MAX));
     }
-    for range in [keys::chunks_within(&expired), expired] {
-        txn.clear_range(&range.begin, &range.end);
-    }
-    Ok(())
+    account.save(txn)?;
+    Ok(page.more)
 }

@@ -122,7 +122,7 @@ impl Fixture {
 
     /// Proves every invariant of the store.
     pub async fn assert_whole(&self) {
-        let report = check::run(&self.store, &mut |_| {}).await.unwrap();
+        let report = check::run(&self.store, check::Options::default(), &mut |_| {}).await.unwrap();
         assert_eq!(report.findings, []);
     }
 }

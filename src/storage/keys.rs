@@ -96,6 +96,11 @@ pub fn is_sealed(key: &[u8]) -> bool {
     key.first().is_none_or(|first| !COMMUTATIVE.contains(first))
 }
 
+/// Whether a key lies in the range of a shard.
+pub(crate) fn is_owned(key: &[u8]) -> bool {
+    key.first() == Some(&OWNED)
+}
+
 /// One row's key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Vec<u8>);
@@ -172,6 +177,9 @@ pub fn mailbox_name(account: AccountId, parent: Option<MailboxId>, name: &str) -
 pub fn mailbox_names(account: AccountId, parent: Option<MailboxId>) -> KeyRange {
     of_account(account, Subspace::MailboxName).u64(parent.map_or(0, MailboxId::get)).children()
 }
+pub fn all_mailbox_names(account: AccountId) -> KeyRange {
+    of_account(account, Subspace::MailboxName).children()
+}
 pub fn subscription(account: AccountId, path: &str) -> Key {
     of_account(account, Subspace::Subscription).text(path.as_bytes())
 }
@@ -189,6 +197,9 @@ pub fn membership(account: AccountId, mailbox: MailboxId, uid: Uid) -> Key {
 }
 pub fn memberships(account: AccountId, mailbox: MailboxId) -> KeyRange {
     of_account(account, Subspace::Membership).u64(mailbox.get()).children()
+}
+pub fn all_memberships(account: AccountId) -> KeyRange {
+    of_account(account, Subspace::Membership).children()
 }
 /// Memberships from a Uid up to but without another.
 pub fn memberships_between(account: AccountId, mailbox: MailboxId, from: Uid, end: Uid) -> KeyRange {
@@ -254,6 +265,10 @@ pub fn account_rows(account: AccountId) -> Vec<KeyRange> {
 // Rows of a local domain.
 pub fn domain(domain: DomainId) -> Key {
     of_domain(domain, Subspace::Domain)
+}
+/// The domains of a shard.
+pub fn domains_in(shard: ShardId) -> KeyRange {
+    Key::owned(shard, Subspace::Domain).children()
 }
 pub fn dkim_key(domain: DomainId, selector: &str) -> Key {
     of_domain(domain, Subspace::DkimKey).text(selector.as_bytes())

@@ -24,11 +24,15 @@ async fn take_in(
     holder: Holder,
     expires_at: UnixMillis,
 ) -> Result<(), Error> {
-    AccountState::open(txn, writer).await?;
+    let mut account = AccountState::open(txn, writer).await?;
     let key = keys::lock(writer.account);
     let held = codec::get::<LockRow>(txn, &key).await?;
     if held.is_some_and(|row| row.holder != holder && row.expires_at > writer.now.0) {
         return Err(Error::Busy);
+    }
+    if !account.row.locked {
+        account.touch().locked = true;
+        account.save(txn)?;
     }
     codec::put(txn, &key, &LockRow { holder: holder.to_vec(), expires_at: expires_at.0 })
 }
@@ -39,10 +43,12 @@ pub async fn release(store: &Store, writer: &Writer, holder: Holder) -> Result<(
 }
 
 async fn release_in(txn: &mut Transaction<'_>, writer: &Writer, holder: Holder) -> Result<(), Error> {
-    AccountState::open_any(txn, writer).await?;
+    let mut account = AccountState::open_any(txn, writer).await?;
     let key = keys::lock(writer.account);
     if codec::get::<LockRow>(txn, &key).await?.is_some_and(|row| row.holder == holder) {
         codec::remove::<LockRow>(txn, &key);
+        account.touch().locked = false;
+        account.save(txn)?;
     }
     Ok(())
 }

@@ -86,6 +86,11 @@ impl Store {
         self.blobs.read(&body.blob, range).await
     }
 
+    /// Hashes content to the name of its body.
+    pub(crate) fn body_hasher(&self) -> blake3::Hasher {
+        self.blobs.hasher()
+    }
+
     /// Frees what nothing refers to any more: see `blob::sweep`.
     pub async fn sweep(&self, now: posthouse_mail::UnixMillis) -> Result<SweepReport, Error> {
         Sweeper::new(self, &self.blobs).run(now).await

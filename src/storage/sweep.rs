@@ -39,6 +39,8 @@ async fn step(store: &Store, writer: &Writer, keep: Keep) -> Result<bool, Error>
     }
     let before =
         |kept: Duration| UnixMillis(writer.now.0.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)));
-    done::sweep(store, writer, before(keep.done)).await?;
+    if done::sweep(store, writer, before(keep.done)).await? {
+        return Ok(true);
+    }
     change_log::sweep(store, writer, before(keep.changes), CHANGES_AT_ONCE).await
 }

@@ -121,6 +121,11 @@ impl AccountState {
         Ok(modseq)
     }
 
+    /// Counts a proof that `done::record` is about to write.
+    pub fn will_prove(&mut self) {
+        self.touch().done_count += 1;
+    }
+
     pub fn next_email(&mut self) -> Result<EmailId, Error> {
         bump(&mut self.touch().next_email).map(EmailId::new)
     }

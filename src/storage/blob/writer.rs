@@ -40,7 +40,7 @@ struct Work {
 
 impl BodyWriter {
     pub(crate) fn new(blobs: Arc<Blobs>) -> Self {
-        let hasher = blake3::Hasher::new_keyed(&blobs.id_key);
+        let hasher = blobs.hasher();
         let work = Work { hasher, buffer: Vec::new(), runs: Vec::new(), next_index: 0 };
         Self { blobs, stage: rand::random(), size: 0, work: Some(work) }
     }

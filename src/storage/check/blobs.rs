@@ -1,9 +1,14 @@
-//! Bodies: every reference has its holder, every body can be read to its end.
+//! Bodies: every reference has its holder, what is to be freed is known to the sweeper, segments are counted, and every
+//! body can be read to its end and is what its name says.
 
-use posthouse_mail::BlobId;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use posthouse_mail::stage::BodyRef;
+use posthouse_mail::{BlobId, UnixMillis};
 
-use super::{Progress, Report, Rule, STEP};
+use super::{Options, Progress, Reads, Report, Rule, STEP, Source, Walked};
+use crate::blob::row::BlobRow;
 use crate::codec;
 use crate::error::Error;
 use crate::keys::{self, BlobOwner, KeyParts};
@@ -13,25 +18,46 @@ use crate::transaction::Transaction;
 /// Octets of a body read at once.
 const PIECE: u64 = 1 << 20;
 
-pub(super) async fn walk(store: &Store, report: &mut Report, progress: Progress<'_>) -> Result<(), Error> {
-    references(store, report).await?;
+pub(super) async fn walk(
+    store: &Store,
+    options: Options,
+    report: &mut Report,
+    progress: Progress<'_>,
+) -> Result<(), Error> {
+    let outcome = references(store, report).await;
+    report.absorb("references of bodies", outcome)?;
+    let outcome = tombstones(store, report).await;
+    report.absorb("tombstones of bodies", outcome)?;
+    let outcome = segments(store, report).await;
+    report.absorb("segments", outcome)?;
+    let mut names = Names::default();
     let mut range = keys::blob_states();
     loop {
-        let page = codec::page(&mut store.snapshot(), &range, STEP).await?;
-        for (key, _) in &page.rows {
-            if let Some(blob) = KeyParts::of(key).blob() {
-                body(store, blob, report).await?;
+        // By their keys alone: a row that cannot be read was found before, and the bodies behind it count too.
+        let request = crate::engine::RangeRequest::new(&range.begin, &range.end).limit(STEP);
+        let page = store.snapshot().range_sealed(request).await?;
+        for blob in page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).blob()) {
+            report.walked.bodies += 1;
+            let outcome = held(store, &blob, report).await;
+            report.absorb(&format!("body {blob}"), outcome)?;
+            if options.bodies {
+                body(store, blob, &mut names, report).await?;
             }
+            let [first, second, ..] = *blob.as_bytes();
+            let place = usize::from(first) << 8 | usize::from(second);
+            report.walked.at(Walked::ACCOUNTS_DONE, Walked::DONE, (place, 1 << 16));
+            progress(&report.walked);
         }
-        progress(&report.walked);
         match page.rows.last() {
             Some((key, _)) if page.more => range.begin = keys::after(key),
-            _ => return Ok(()),
+            _ => break,
         }
     }
+    names.tell(report);
+    Ok(())
 }
 
-/// A reference that is not released has a holder and a body.
+/// A reference has a body, and a holder or a tombstone.
 async fn references(store: &Store, report: &mut Report) -> Result<(), Error> {
     let mut range = keys::all_blob_refs();
     loop {
@@ -40,21 +66,43 @@ async fn references(store: &Store, report: &mut Report) -> Result<(), Error> {
         for (key, value) in &page.rows {
             let mut parts = KeyParts::of(key);
             let Some((owner, blob)) = parts.owner().zip(parts.blob()) else {
-                report.add(Rule::Row, "references", "a key cannot be read");
+                report.add(Rule::Row, keys::describe(key), "a key cannot be read");
                 continue;
             };
-            if value.is_empty() && txn.get(&holder(owner)).await?.is_none() {
-                report.add(Rule::Reference, format!("{blob}"), format!("{owner:?} holds it and is gone"));
-            }
-            if txn.get(&keys::blob_state(&blob)).await?.is_none() {
-                report.add(Rule::Reference, format!("{blob}"), format!("{owner:?} holds it, but the body is gone"));
-            }
+            reference(&mut txn, (&blob, owner), value, report).await?;
         }
         match page.rows.last() {
             Some((key, _)) if page.more => range.begin = keys::after(key),
             _ => return Ok(()),
         }
     }
+}
+
+async fn reference(
+    txn: &mut Transaction<'_>,
+    (blob, owner): (&BlobId, BlobOwner),
+    value: &Bytes,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let place = format!("body {blob}");
+    if value.is_empty() {
+        if txn.get(&holder(owner)).await?.is_none() {
+            report.add(Rule::Reference, &place, format!("{owner:?} holds it and is gone"));
+        }
+    } else {
+        let released = <[u8; 8]>::try_from(value.as_ref()).map(|at| UnixMillis(u64::from_be_bytes(at)));
+        let told = match released {
+            Ok(at) => txn.get(&keys::blob_tombstone(at, blob, owner)).await?.is_some(),
+            Err(_) => false,
+        };
+        if !told {
+            report.add(Rule::Reference, &place, format!("{owner:?} released it and the sweep does not know"));
+        }
+    }
+    if txn.get(&keys::blob_state(blob)).await?.is_none() {
+        report.lost(Rule::Reference, place, format!("{owner:?} holds it, but the body is gone"));
+    }
+    Ok(())
 }
 
 fn holder(owner: BlobOwner) -> keys::Key {
@@ -65,36 +113,154 @@ fn holder(owner: BlobOwner) -> keys::Key {
     }
 }
 
-async fn body(store: &Store, blob: BlobId, report: &mut Report) -> Result<(), Error> {
-    report.walked.bodies += 1;
+/// A tombstone without its reference would leave its body for ever.
+async fn tombstones(store: &Store, report: &mut Report) -> Result<(), Error> {
+    let mut range = keys::blob_tombstones();
+    loop {
+        let mut txn = store.snapshot();
+        let page = codec::page(&mut txn, &range, STEP).await?;
+        for (key, _) in &page.rows {
+            let mut parts = KeyParts::of(key);
+            let Some((owner, blob)) = parts.owner().zip(parts.blob()) else { continue };
+            if txn.get(&keys::blob_ref(&blob, owner)).await?.is_none() {
+                report.add(Rule::Reference, format!("body {blob}"), format!("the reference of {owner:?} is gone"));
+            }
+        }
+        match page.rows.last() {
+            Some((key, _)) if page.more => range.begin = keys::after(key),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// What nobody refers to is on the list of what was only staged, so that the sweep will come to it.
+async fn held(store: &Store, blob: &BlobId, report: &mut Report) -> Result<(), Error> {
+    let mut txn = store.snapshot();
+    if codec::any(&mut txn, &keys::blob_refs(blob)).await? || txn.get(&keys::blob_state(blob)).await?.is_none() {
+        return Ok(());
+    }
+    let mut range = keys::blob_stageds();
+    loop {
+        let page = codec::page(&mut txn, &range, STEP).await?;
+        if page.rows.iter().any(|(key, _)| KeyParts::of(key).blob().as_ref() == Some(blob)) {
+            return Ok(());
+        }
+        match page.rows.last() {
+            Some((key, _)) if page.more => range.begin = keys::after(key),
+            _ => break,
+        }
+    }
+    report.add(Rule::Reference, format!("body {blob}"), "nothing refers to it and the sweep does not know it");
+    Ok(())
+}
+
+/// The counters of segments are those of the bodies in them.
+async fn segments(store: &Store, report: &mut Report) -> Result<(), Error> {
+    for reads in [Reads::Chunks, Reads::OneTransaction] {
+        let mut found = Report::default();
+        let outcome = count_segments(&mut Source::new(store, reads), &mut found).await;
+        found.absorb("segments", outcome)?;
+        if found.is_whole() {
+            return Ok(());
+        }
+        if reads == Reads::OneTransaction {
+            report.merge(found);
+        }
+    }
+    Ok(())
+}
+
+async fn count_segments(source: &mut Source, report: &mut Report) -> Result<(), Error> {
+    let mut live: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+    let mut range = keys::blob_states();
+    loop {
+        let page = codec::page(source.step(), &range, STEP).await?;
+        for (_, value) in &page.rows {
+            for (segment, octets) in BlobRow::decode(value)?.stored_in_segments() {
+                *live.entry(keys::segment(segment).to_vec()).or_default() += octets;
+            }
+        }
+        match page.rows.last() {
+            Some((key, _)) if page.more => range.begin = keys::after(key),
+            _ => break,
+        }
+    }
+    let range = keys::segments();
+    let page = codec::page(source.step(), &range, usize::MAX).await?;
+    for (key, value) in &page.rows {
+        let counted = <[u8; 8]>::try_from(value.as_ref()).map_or(0, i64::from_le_bytes);
+        let present = live.remove(&key[..]).unwrap_or(0);
+        if counted != present {
+            report.add(Rule::Counters, keys::describe(key), format!("{counted} counted, {present} present"));
+        }
+    }
+    for (key, present) in live {
+        report.add(Rule::Counters, keys::describe(&key), format!("nothing counted, {present} present"));
+    }
+    Ok(())
+}
+
+/// Bodies whose content does not make their name. Were it all of them, the key of the names would be another.
+#[derive(Default)]
+struct Names {
+    right: u64,
+    wrong: Vec<BlobId>,
+}
+
+impl Names {
+    fn tell(self, report: &mut Report) {
+        if self.right == 0 && self.wrong.len() > 1 {
+            let detail = "no body has the name that its content makes: the secret of the names is another one";
+            report.lost(Rule::Body, "secret blob-id", detail);
+            return;
+        }
+        for blob in self.wrong {
+            report.lost(Rule::Body, format!("body {blob}"), "its content is another's");
+        }
+    }
+}
+
+async fn body(store: &Store, blob: BlobId, names: &mut Names, report: &mut Report) -> Result<(), Error> {
     // The size in a `BodyRef` names what its holder expects; here the body says itself where it ends.
     let whole = BodyRef { blob, size: u64::MAX };
+    let mut hasher = store.body_hasher();
     let mut offset = 0;
     loop {
         match store.body_read(&whole, offset..offset + PIECE).await {
             Ok(piece) => {
                 let length = u64::try_from(piece.len()).unwrap_or(PIECE);
+                hasher.update(&piece);
                 report.walked.body_octets += length;
                 offset += length;
                 if length < PIECE {
-                    return Ok(());
+                    break;
                 }
             }
             Err(Error::Corrupt(detail)) => {
-                report.add(Rule::Body, format!("{blob}"), detail);
+                report.lost(Rule::Body, format!("body {blob}"), detail);
                 return Ok(());
             }
             Err(_) if is_gone(&mut store.snapshot(), &blob).await? => return Ok(()),
-            Err(Error::Unavailable(detail)) => {
-                report.add(Rule::Body, format!("{blob}"), detail);
+            Err(error @ (Error::Unavailable(_) | Error::NewerFormat { .. })) => {
+                report.lost(Rule::Body, format!("body {blob}"), error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),
         }
     }
+    if *hasher.finalize().as_bytes() == *blob.as_bytes() {
+        names.right += 1;
+    } else {
+        names.wrong.push(blob);
+    }
+    Ok(())
 }
 
 /// Swept while it was read.
 async fn is_gone(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<bool, Error> {
-    Ok(txn.get(&keys::blob_state(blob)).await?.is_none())
+    match txn.get(&keys::blob_state(blob)).await {
+        Ok(row) => Ok(row.is_none()),
+        Err(Error::Corrupt(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -1,8 +1,11 @@
-//! Domains, addresses and administrators: each names the other.
+//! Domains, addresses and administrators: each names the other, and what nobody else names is counted.
+
+use std::collections::BTreeSet;
 
 use posthouse_mail::{AccountId, Address, Domain, DomainId};
 
-use super::{Report, Rule, STEP};
+use super::{Reads, Report, Rule, STEP, Source};
+use crate::address;
 use crate::codec;
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
@@ -10,50 +13,93 @@ use crate::record::account::IdRow;
 use crate::record::{AccountRow, AddressRow, DkimKeyRow, DomainRow};
 use crate::store::Store;
 use crate::transaction::Transaction;
-use crate::{address, domain};
 
-pub(super) async fn walk(store: &Store, report: &mut Report) -> Result<(), Error> {
-    for (key, row) in codec::scan_all::<IdRow>(&mut store.snapshot(), &keys::domain_names()).await? {
-        let name = KeyParts::of(&key).text_after(keys::OPEN_WIDTH).and_then(|text| String::from_utf8(text).ok());
-        let name = name.unwrap_or_default();
-        let id = DomainId::new(row.id);
-        let mut txn = store.snapshot();
-        let row = codec::get::<DomainRow>(&mut txn, &keys::domain(id)).await?;
-        if row.is_none_or(|row| row.name != name) {
-            // Gone in between, maybe: only what the name row still says counts.
-            let still = Domain::parse(&name).ok();
-            let still = match still {
-                Some(name) => address::domain_of(&mut txn, &name).await?,
-                None => Some(id),
-            };
-            if still == Some(id) && domain::load(&mut txn, id).await?.is_none_or(|domain| domain.name.as_str() != name)
-            {
-                report.add(Rule::Directory, format!("domain {name}"), "its row is gone or has another name");
+pub(super) async fn walk(store: &Store, domains: &BTreeSet<DomainId>, report: &mut Report) -> Result<(), Error> {
+    let outcome = names(store, report).await;
+    report.absorb("names of domains", outcome)?;
+    for id in domains {
+        let mut found = Report::default();
+        for reads in [Reads::Chunks, Reads::OneTransaction] {
+            found = Report::default();
+            let outcome = domain(&mut Source::new(store, reads), *id, &mut found).await;
+            found.absorb(&format!("domain {id}"), outcome)?;
+            if found.is_whole() {
+                break;
             }
-            continue;
         }
-        codec::scan_all::<DkimKeyRow>(&mut txn, &keys::dkim_keys(id)).await?;
-        addresses(store, id, report).await?;
+        report.merge(found);
     }
-    admins(store, report).await
+    let outcome = admins(store, report).await;
+    report.absorb("administrators", outcome)
 }
 
-async fn addresses(store: &Store, domain: DomainId, report: &mut Report) -> Result<(), Error> {
+/// Every name stands for a domain of that name.
+async fn names(store: &Store, report: &mut Report) -> Result<(), Error> {
+    let mut txn = store.snapshot();
+    for (key, row) in codec::scan_all::<IdRow>(&mut txn, &keys::domain_names()).await? {
+        let name = KeyParts::of(&key).text_after(keys::OPEN_WIDTH).and_then(|text| String::from_utf8(text).ok());
+        let domain = codec::get::<DomainRow>(&mut txn, &keys::domain(DomainId::new(row.id))).await?;
+        if domain.map(|domain| domain.name) != name {
+            let place = format!("domain {}", name.unwrap_or_default());
+            report.add(Rule::Directory, place, "its row is gone or has another name");
+        }
+    }
+    Ok(())
+}
+
+async fn domain(source: &mut Source, id: DomainId, report: &mut Report) -> Result<(), Error> {
+    let txn = source.step();
+    let Some(row) = codec::get::<DomainRow>(txn, &keys::domain(id)).await? else { return Ok(()) };
+    let place = format!("domain {}", row.name);
+    let named = match Domain::parse(&row.name) {
+        Ok(name) => address::domain_of(txn, &name).await?,
+        Err(_) => None,
+    };
+    if named != Some(id) {
+        report.add(Rule::Directory, &place, "its name stands for another domain or none");
+    }
+    if !row.catch_all.is_empty() && Address::parse(&row.catch_all).is_err() {
+        report.lost(Rule::Directory, &place, "its catch-all address is none");
+    }
+    let present: BTreeSet<String> = codec::scan_all::<DkimKeyRow>(txn, &keys::dkim_keys(id))
+        .await?
+        .into_iter()
+        .map(|(_, key)| key.selector)
+        .collect();
+    let named: BTreeSet<String> = row.selectors.iter().cloned().collect();
+    for selector in named.difference(&present) {
+        report.lost(Rule::Directory, &place, format!("its signing key {selector} is lost"));
+    }
+    for selector in present.difference(&named) {
+        report.add(Rule::Directory, &place, format!("it does not know of its signing key {selector}"));
+    }
+    let count = addresses(source, id, report).await?;
+    if count != row.address_count {
+        let detail = format!("{} addresses counted, {count} present", row.address_count);
+        report.lost(Rule::Directory, place, detail);
+    }
+    Ok(())
+}
+
+/// Every address stands for an account that bears it, or for others; how many there are.
+async fn addresses(source: &mut Source, domain: DomainId, report: &mut Report) -> Result<u64, Error> {
     let mut range = keys::addresses(domain);
+    let mut count = 0;
     loop {
-        let mut txn = store.snapshot();
-        let (rows, more) = codec::scan::<AddressRow>(&mut txn, &range, STEP).await?;
+        let txn = source.step();
+        let (rows, more) = codec::scan::<AddressRow>(txn, &range, STEP).await?;
         for (_, row) in &rows {
+            count += 1;
             if let Some(id) = row.account {
-                of_account(&mut txn, AccountId::new(id), &row.address, report).await?;
+                of_account(txn, AccountId::new(id), &row.address, report).await?;
             }
             if row.targets.iter().chain([&row.address]).any(|text| Address::parse(text).is_err()) {
-                report.add(Rule::Directory, format!("address {}", row.address), "an address in its row is none");
+                report.lost(Rule::Directory, format!("address {}", row.address), "an address in its row is none");
             }
         }
         match rows.last() {
             Some((key, _)) if more => range.begin = keys::after(key),
-            _ => return Ok(()),
+            _ => return Ok(count),
         }
     }
 }

@@ -16,10 +16,14 @@ use crate::store::Store;
 use crate::transaction::Transaction;
 
 pub(super) async fn walk(store: &Store, report: &mut Report) -> Result<(), Error> {
-    spooled(store, report).await?;
-    queued(store, report).await?;
-    works(store, report).await?;
-    counters(store, report).await
+    let outcome = spooled(store, report).await;
+    report.absorb("the spool", outcome)?;
+    let outcome = queued(store, report).await;
+    report.absorb("the queue", outcome)?;
+    let outcome = works(store, report).await;
+    report.absorb("work of the queue", outcome)?;
+    let outcome = counters(store, report).await;
+    report.absorb("counters of the queue", outcome)
 }
 
 async fn spooled(store: &Store, report: &mut Report) -> Result<(), Error> {
@@ -59,7 +63,10 @@ async fn queued(store: &Store, report: &mut Report) -> Result<(), Error> {
             }
             for (destination, due) in &message.destinations {
                 if txn.get(&keys::queue_work(destination, *due, id)).await?.is_none() {
-                    report.add(Rule::Queue, format!("queued {id}"), format!("its work for {destination} is gone"));
+                    report.lost(Rule::Queue, format!("queued {id}"), format!("its work for {destination} is gone"));
+                }
+                if txn.get(&keys::queue_count(destination)).await?.is_none() {
+                    report.add(Rule::Queue, format!("queue {destination}"), "nobody counts its work");
                 }
             }
             held(&mut txn, message.transit.body, (BlobOwner::Queue(id), Rule::Queue), report).await?;
@@ -82,7 +89,7 @@ async fn held(
         report.add(Rule::Reference, place.clone(), "its body is not referenced by it");
     }
     if txn.get(&keys::blob_state(&body.blob)).await?.is_none() {
-        report.add(rule, place, "its body is gone");
+        report.lost(rule, place, "its body is gone");
     }
     Ok(())
 }
@@ -103,7 +110,7 @@ async fn works(store: &Store, report: &mut Report) -> Result<(), Error> {
                 };
                 if !message.as_ref().is_some_and(named) || work.recipients.is_empty() {
                     let place = format!("work {} for {domain}", work.id.message);
-                    report.add(Rule::Queue, place, "its message does not name it, or nobody is left in it");
+                    report.lost(Rule::Queue, place, "its message does not name it, or nobody is left in it");
                 }
             }
             match rows.last() {

@@ -20,6 +20,8 @@ pub struct Place {
     pub domain: Option<DomainId>,
     /// The key of the row that a piece belongs to.
     pub whole: Option<Vec<u8>>,
+    /// The number of a piece.
+    pub piece: Option<u32>,
     pub words: String,
 }
 
@@ -46,14 +48,20 @@ pub fn place(key: &[u8]) -> Option<Place> {
     if (subspace.class() == Class::Owned) != shard.is_some() {
         return None;
     }
-    let mut reader =
-        Reader { rest, place: Place { subspace, account: None, domain: None, whole: None, words: String::new() } };
+    let mut reader = Reader {
+        rest,
+        place: Place { subspace, account: None, domain: None, whole: None, piece: None, words: String::new() },
+    };
     let of = reader.read(subspace)?;
     let fits = match of {
         Of::Anybody => true,
         Of::Shard(owner) => shard == Some(owner),
     };
-    (fits && reader.rest.is_empty()).then_some(Place { whole: reader.whole(shard), ..reader.place })
+    let whole = reader.whole(shard);
+    if let Some(whole) = &whole {
+        reader.place.words.push_str(&format!(" of {}", describe(whole)));
+    }
+    (fits && reader.rest.is_empty()).then_some(Place { whole, ..reader.place })
 }
 
 /// Where an owned row must lie.
@@ -87,6 +95,7 @@ impl Reader<'_> {
             S::OwnedChunk | S::InsertedChunk => {
                 self.place.whole = Some(self.octets()?);
                 let number = self.u32()?;
+                self.place.piece = Some(number);
                 self.say(&format!("piece {number}"));
             }
             S::DomainName | S::Secret | S::Meta | S::Counter | S::QueueCount => {

@@ -79,13 +79,21 @@ async fn set_subscribed_in(
     path: &str,
     subscribed: bool,
 ) -> Result<(), Error> {
-    AccountState::open(txn, writer).await?;
+    let mut account = AccountState::open(txn, writer).await?;
     let key = keys::subscription(writer.account, path);
-    if subscribed {
-        txn.set(&key, &[]);
-    } else {
-        txn.clear(&key);
+    match (txn.get(&key).await?.is_some(), subscribed) {
+        (false, true) => {
+            txn.set(&key, &[]);
+            account.touch().subscription_count += 1;
+        }
+        (true, false) => {
+            txn.clear(&key);
+            let row = account.touch();
+            row.subscription_count = row.subscription_count.saturating_sub(1);
+        }
+        _ => {}
     }
+    account.save(txn)?;
     Ok(())
 }
 
@@ -161,10 +169,11 @@ async fn delete_in(txn: &mut Transaction<'_>, writer: &Writer, request: &Delete)
 
 fn finish(
     txn: &mut Transaction<'_>,
-    account: AccountState,
+    mut account: AccountState,
     (request, mailbox): (IngestId, MailboxId),
 ) -> Result<Changed, Error> {
     let id = account.id;
+    account.will_prove();
     let modseq = account.save(txn)?.ok_or_else(|| Error::Corrupt("a mailbox changed without a ModSeq".to_owned()))?;
     let done = DoneRow { modseq: modseq.get(), mailbox: mailbox.get(), ..DoneRow::default() };
     done::record(txn, id, (request, 0), &done)?;

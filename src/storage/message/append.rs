@@ -92,6 +92,7 @@ async fn store_one(
         uid_validity: uid_validity.get(),
         ..DoneRow::default()
     };
+    account.will_prove();
     done::record(txn, account.id, (item.request, item.item), &done)?;
     Ok(StoredMessage { account: account.id, email, mailbox, uid, uid_validity, modseq })
 }

@@ -89,6 +89,7 @@ async fn copy_small(txn: &mut Transaction<'_>, writer: &Writer, request: &Copy) 
         write_twin(txn, &account, (request.target, new), (row, email))?;
         uids.push((*uid, new));
     }
+    account.will_prove();
     let modseq = account.save(txn)?;
     let copied = Copied { uid_validity, uids, modseq };
     done::record(txn, writer.account, (request.request, 0), &proof(&copied))?;
@@ -227,6 +228,7 @@ async fn show(
     row.deleted += pending.deleted;
     row.size += pending.size;
     account.note_added(request.target, uids.iter().map(|(_, new)| new.get()))?;
+    account.will_prove();
     let modseq = account.save(txn)?;
     if modseq.is_some_and(|modseq| modseq.get() != pending.modseq) {
         return Err(Error::CopyUnfinished);
@@ -281,6 +283,7 @@ async fn move_chunk(
             moved.push((*uid, move_one(txn, &mut account, request, (*uid, row)).await?));
         }
     }
+    account.will_prove();
     let modseq = account.save(txn)?;
     let copied = Copied { uid_validity, uids: moved, modseq };
     done::record(txn, writer.account, (request.request, item), &proof(&copied))?;

@@ -50,6 +50,7 @@ async fn chunk_in(
             gone.push(*uid);
         }
     }
+    account.will_prove();
     let modseq = account.save(txn)?;
     let done = DoneRow {
         uids: gone.iter().map(|uid| uid.get()).collect(),

@@ -66,6 +66,7 @@ async fn chunk_in(
         }
         outcome.messages.push(change_one(txn, &mut account, request, (*uid, row)).await?);
     }
+    account.will_prove();
     account.save(txn)?;
     let refused = outcome.modified.iter().map(|uid| uid.get()).collect();
     done::record(txn, writer.account, (request.request, item), &DoneRow { refused, ..DoneRow::default() })?;

@@ -54,6 +54,15 @@ pub struct AccountRow {
     /// Deleted mailboxes whose messages wait for the sweep.
     #[prost(uint64, repeated, tag = "19")]
     pub sweeping: Vec<u64>,
+    /// Subscriptions: rows that no other row repeats are counted, so that a lost one is seen.
+    #[prost(uint32, tag = "20")]
+    pub subscription_count: u32,
+    /// Proofs of requests.
+    #[prost(uint64, tag = "21")]
+    pub done_count: u64,
+    /// A lock row is there, perhaps an expired one.
+    #[prost(bool, tag = "22")]
+    pub locked: bool,
 }
 
 impl Record for AccountRow {}
@@ -126,6 +135,12 @@ pub struct DomainRow {
     pub catch_all: String,
     #[prost(uint64, optional, tag = "4")]
     pub deleted_at: Option<u64>,
+    /// Selectors of its signing keys: each has a row.
+    #[prost(string, repeated, tag = "5")]
+    pub selectors: Vec<String>,
+    /// Addresses of accounts and aliases.
+    #[prost(uint64, tag = "6")]
+    pub address_count: u64,
 }
 
 impl Record for DomainRow {}
