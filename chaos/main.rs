@@ -32,6 +32,8 @@ enum Command {
     StoreBench(bench::store::Args),
     /// Kill the whole server under mail, again and again, and read everything back
     SmtpKill(scenario::smtp_kill::Args),
+    /// Change rows and bodies at random and see that check --store finds each change
+    CheckMutate(scenario::check_mutate::Args),
     /// Messages per second over SMTP, beside Postfix with Dovecot
     SmtpBench(bench::smtp::SmtpBenchArgs),
     /// Memory of the server under long bodies, idle and busy connections
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
+        Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),
         Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
         Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
     };

@@ -1,5 +1,7 @@
 //! One scenario a file: a workload, the faults that meet it, and what must hold afterwards.
 
+pub mod check_fill;
+pub mod check_mutate;
 pub mod smtp_kill;
 pub mod smtp_load;
 pub mod store_kill;

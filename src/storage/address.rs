@@ -170,7 +170,7 @@ async fn set_alias_in(txn: &mut Transaction<'_>, fence: Fence, alias: &Alias) ->
         return Err(Error::Exists);
     }
     if existing.is_none() {
-        domain::count_address(txn, domain, Counted::Added).await?;
+        domain::count_address(txn, fence, domain, Counted::Added).await?;
     }
     let row = AddressRow {
         address: alias.address.to_string(),
@@ -192,7 +192,7 @@ async fn delete_alias_in(txn: &mut Transaction<'_>, fence: Fence, address: &Addr
     let row = codec::get::<AddressRow>(txn, &key).await?.filter(|row| row.account.is_none());
     row.ok_or(Error::NotFound)?;
     codec::remove::<AddressRow>(txn, &key);
-    domain::count_address(txn, domain, Counted::Removed).await
+    domain::count_address(txn, fence, domain, Counted::Removed).await
 }
 
 /// One alias.
@@ -256,7 +256,7 @@ pub(crate) async fn claim(
     if codec::get::<AddressRow>(txn, &key).await?.is_some() {
         return Err(Error::Exists);
     }
-    domain::count_address(txn, domain, Counted::Added).await?;
+    domain::count_address(txn, fence, domain, Counted::Added).await?;
     codec::insert(txn, &key, row)
 }
 
@@ -273,7 +273,7 @@ pub(crate) async fn release(
         return Ok(());
     }
     codec::remove::<AddressRow>(txn, &key);
-    domain::count_address(txn, domain, Counted::Removed).await
+    domain::count_address(txn, fence, domain, Counted::Removed).await
 }
 
 /// The id of a local domain.

@@ -208,7 +208,13 @@ pub(crate) enum Counted {
 }
 
 /// Keeps the number of a domain's addresses, in the transaction that writes or removes one.
-pub(crate) async fn count_address(txn: &mut Transaction<'_>, id: DomainId, what: Counted) -> Result<(), Error> {
+pub(crate) async fn count_address(
+    txn: &mut Transaction<'_>,
+    fence: Fence,
+    id: DomainId,
+    what: Counted,
+) -> Result<(), Error> {
+    own(txn, fence, id).await?;
     let mut row = alive(txn, id).await?;
     row.address_count = match what {
         Counted::Added => row.address_count.saturating_add(1),

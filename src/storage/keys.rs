@@ -370,6 +370,9 @@ pub fn meta(name: &str) -> Key {
 pub fn counter(name: &str) -> Key {
     Key::open(Subspace::Counter).text(name.as_bytes())
 }
+pub fn counters() -> KeyRange {
+    Key::open(Subspace::Counter).children()
+}
 
 pub fn queue_count(destination: &Domain) -> Key {
     Key::open(Subspace::QueueCount).text(destination.as_str().as_bytes())

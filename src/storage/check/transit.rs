@@ -165,6 +165,12 @@ async fn counters(store: &Store, report: &mut Report) -> Result<(), Error> {
             report.add(Rule::Queue, format!("counter {name}"), format!("{counted} counted, {present} present"));
         }
     }
+    let page = codec::page(&mut txn, &keys::counters(), usize::MAX).await?;
+    for (key, _) in &page.rows {
+        if present.iter().all(|(name, _)| *keys::counter(name) != **key) {
+            report.add(Rule::Queue, keys::describe(key), "nothing is counted under this name");
+        }
+    }
     Ok(())
 }
 
