@@ -91,7 +91,7 @@ impl Signer {
             return Ok(None);
         };
         // The watch comes before the read, so that no change slips between.
-        let changed = self.shared.store.watch(&keys::domain(local.id));
+        let changed = self.shared.store.watch(&keys::domain(local.id)).await?;
         let rows = domain::dkim_keys(&self.shared.store, local.id).await?;
         let chosen = choose(&rows, now, self.shared.settings.activation_delay.get());
         let parse = |key: &DkimKey| {

@@ -16,16 +16,20 @@ pub(crate) mod atomic;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod embedded;
+#[cfg_attr(not(test), allow(dead_code, reason = "opened as soon as bodies can be rows"))]
+pub(crate) mod foundationdb;
 mod watch;
 
 pub(crate) use embedded::{Embedded, EmbeddedTxn};
+pub(crate) use foundationdb::{FoundationDb, FoundationDbTxn};
 pub use watch::Watch;
 
-/// Octets of a key, on every engine.
-pub const MAX_KEY: usize = 10_000;
+/// Octets of a key, on every engine: FoundationDB's limit less the room for the prefix under which a cluster is shared.
+pub const MAX_KEY: usize = 9_900;
 /// Octets of a value, on every engine.
 pub const MAX_VALUE: usize = 100_000;
-/// Octets of a transaction: keys and values written, keys of conflict ranges. Aim for a tenth.
+/// Octets of a transaction: keys and values written, keys of conflict ranges. FoundationDB counts about a hundred more for
+/// each row. Aim for a tenth.
 pub const MAX_TXN: usize = 10_000_000;
 /// Age of a transaction's snapshot.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
@@ -115,6 +119,18 @@ pub struct Page {
     pub more: bool,
 }
 
+impl Page {
+    /// The part of the range asked for that the page tells of: up to its last row when a limit ended it.
+    pub(crate) fn covers(&self, request: &RangeRequest<'_>) -> (Bytes, Bytes) {
+        let (begin, end) = (Bytes::copy_from_slice(request.begin), Bytes::copy_from_slice(request.end));
+        match self.rows.last() {
+            Some((last, _)) if self.more && request.reverse => (last.clone(), end),
+            Some((last, _)) if self.more => (begin, [last, &[0][..]].concat().into()),
+            _ => (begin, end),
+        }
+    }
+}
+
 /// What a commit yielded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
@@ -130,8 +146,9 @@ pub(crate) trait Kv: Clone + Send + Sync + 'static {
     /// A transaction; its snapshot is taken at the first read.
     fn begin(&self) -> Self::Txn;
 
-    /// Fires after a durable commit, later than this call, that touched the key; may be spurious.
-    fn watch(&self, key: &[u8]) -> Watch;
+    /// Fires after a durable commit, later than this call, that changed the row; may be spurious. What the caller reads
+    /// after this call is not older than what the watch compares with, so no change slips between.
+    fn watch(&self, key: &[u8]) -> impl Future<Output = Result<Watch, Error>> + Send;
 }
 
 /// A transaction of an engine. Limits are reported at the commit.
@@ -159,11 +176,14 @@ pub(crate) trait KvTxn: Send {
 #[derive(Clone)]
 pub(crate) enum Engine {
     Embedded(Embedded),
+    #[allow(dead_code, reason = "opened as soon as bodies can be rows")]
+    FoundationDb(FoundationDb),
 }
 
 /// A transaction of the engine that a store runs on.
 pub(crate) enum EngineTxn {
     Embedded(EmbeddedTxn),
+    FoundationDb(FoundationDbTxn),
 }
 
 impl Kv for Engine {
@@ -172,12 +192,14 @@ impl Kv for Engine {
     fn begin(&self) -> EngineTxn {
         match self {
             Self::Embedded(engine) => EngineTxn::Embedded(engine.begin()),
+            Self::FoundationDb(engine) => EngineTxn::FoundationDb(engine.begin()),
         }
     }
 
-    fn watch(&self, key: &[u8]) -> Watch {
+    async fn watch(&self, key: &[u8]) -> Result<Watch, Error> {
         match self {
-            Self::Embedded(engine) => engine.watch(key),
+            Self::Embedded(engine) => engine.watch(key).await,
+            Self::FoundationDb(engine) => engine.watch(key).await,
         }
     }
 }
@@ -187,6 +209,7 @@ macro_rules! each {
     ($self:ident, $txn:ident => $call:expr) => {
         match $self {
             EngineTxn::Embedded($txn) => $call,
+            EngineTxn::FoundationDb($txn) => $call,
         }
     };
 }

@@ -29,6 +29,9 @@ pub enum Error {
     /// The store can't serve at the moment, or until somebody restarts it.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// A fault that passes: the transaction did not commit and may be run again at once.
+    #[error("the store asks to try again: {0}")]
+    TryAgain(String),
     /// No space is left on the device; the service returns by itself when there is some.
     #[error("the disk is full")]
     Full,
@@ -74,6 +77,7 @@ impl Error {
             Self::Conflict
             | Self::TooOld
             | Self::MaybeCommitted
+            | Self::TryAgain(_)
             | Self::Unavailable(_)
             | Self::Full
             | Self::Corrupt(_)
@@ -97,7 +101,7 @@ impl Error {
 
     /// Whether the retry loop runs the transaction again.
     pub(crate) fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict | Self::TooOld | Self::MaybeCommitted)
+        matches!(self, Self::Conflict | Self::TooOld | Self::MaybeCommitted | Self::TryAgain(_))
     }
 }
 

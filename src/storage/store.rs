@@ -61,7 +61,7 @@ impl Store {
     /// every shard is this process's, under its first epoch.
     pub fn fence(&self, shard: ShardId) -> Fence {
         match &self.engine {
-            Engine::Embedded(_) => Fence { shard, epoch: Epoch::FIRST },
+            Engine::Embedded(_) | Engine::FoundationDb(_) => Fence { shard, epoch: Epoch::FIRST },
         }
     }
 
@@ -70,10 +70,10 @@ impl Store {
         Transaction::snapshot(self.engine.begin())
     }
 
-    /// Fires after a durable commit, later than this call, that touched the key; may be spurious. Call it before reading the
+    /// Fires after a durable commit, later than this call, that changed the row; may be spurious. Call it before reading the
     /// row, so that no change slips between.
-    pub fn watch(&self, key: &[u8]) -> Watch {
-        self.engine.watch(key)
+    pub async fn watch(&self, key: &[u8]) -> Result<Watch, Error> {
+        self.engine.watch(key).await
     }
 
     /// A new body, written as it comes.
@@ -100,6 +100,10 @@ impl Store {
     pub async fn close(&self) -> Result<(), Error> {
         match &self.engine {
             Engine::Embedded(engine) => engine.close().await,
+            Engine::FoundationDb(engine) => {
+                engine.close();
+                Ok(())
+            }
         }
     }
 }

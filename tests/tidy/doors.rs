@@ -10,6 +10,9 @@ use super::{assert_none, source};
 const MANIFEST_DOORS: &[(&str, &[&str])] = &[
     ("ractor", &["main", "actors", "cluster"]),
     ("redb", &["storage"]),
+    ("foundationdb", &["storage"]),
+    ("foundationdb-sys", &["storage"]),
+    ("libloading", &["foundationdb-sys"]),
     ("rustls", &["net"]),
     ("tokio-rustls", &["net"]),
     ("rustls-platform-verifier", &["net"]),
@@ -43,6 +46,8 @@ const SOURCE_DOORS: &[(&str, &[&str], &str)] = &[
     ("UnixStream", &["src/net", "chaos", "tests"], "take a stream of posthouse-net"),
     ("UnixListener", &["src/net", "chaos", "tests"], "take a listener of posthouse-net"),
     ("tracing", &["src/obs"], "emit an event of posthouse-obs"),
+    // The loader of FoundationDB's library has its own lints; every other package forbids unsafe code.
+    ("unsafe", &["src/storage/foundationdb-sys"], "use a library that is safe to call"),
     ("println", &["src/main.rs", "src/cli", "chaos", "tests"], "emit an event of posthouse-obs"),
     ("eprintln", &["src/main.rs", "src/cli", "chaos", "tests"], "emit an event of posthouse-obs"),
 ];

@@ -185,8 +185,8 @@ impl Kv for Embedded {
         EmbeddedTxn::new(self.core.clone())
     }
 
-    fn watch(&self, key: &[u8]) -> Watch {
-        Watch::new(self.core.shared.watches.watch(Bytes::copy_from_slice(key)))
+    async fn watch(&self, key: &[u8]) -> Result<Watch, Error> {
+        Ok(Watch::new(self.core.shared.watches.watch(Bytes::copy_from_slice(key))))
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use crate::error::Error;
 
-/// Ready after a durable commit that touched the key; may be spurious. Dropping it ends the wait.
+/// Ready after a durable commit that changed the row; may be spurious. Dropping it ends the wait.
 pub struct Watch(BoxFuture<'static, Result<(), Error>>);
 
 impl Watch {
