@@ -11,6 +11,7 @@ use posthouse_mail::{
     AccountId, BlobId, Domain, DomainId, EmailId, IngestId, MailboxId, ModSeq, ThreadId, Uid, UnixMillis,
 };
 
+use crate::blob::frame::StageId;
 use crate::blob::segment::SegmentNumber;
 use crate::shard::ShardId;
 
@@ -72,7 +73,9 @@ subspaces! {
     Admin = 0x41, Inserted;       // account -> nothing
     Spool = 0x42, Inserted;       // message -> envelope, body, outcome per forward-path
     QueueMessage = 0x43, Inserted; // message -> envelope, body, destinations with open recipients
-    BlobState = 0x44, Inserted;   // blob -> size, content or its places in segments
+    BlobState = 0x44, Inserted;   // blob -> size, content or where it lies
+    BlobChunk = 0x45, Inserted;   // stage, number -> one frame, on engines without segments
+    BlobStage = 0x46, Inserted;   // time, stage -> nothing: chunks that no blob has yet
     BlobRef = 0x47, Inserted;     // blob, owner -> nothing, or when it was released
     BlobTombstone = 0x48, Inserted; // time, blob, owner -> nothing
     BlobStaged = 0x49, Inserted;  // time, blob -> nothing: what the orphan sweep looks at
@@ -351,6 +354,28 @@ pub fn blob_stageds() -> KeyRange {
 /// Bodies staged before a time.
 pub fn blob_stageds_before(time: UnixMillis) -> KeyRange {
     KeyRange { end: Key::open(Subspace::BlobStaged).u64(time.0).0, ..blob_stageds() }
+}
+/// One frame of a body, by the stage that wrote it.
+pub(crate) fn blob_chunk(stage: &StageId, number: u32) -> Key {
+    Key::open(Subspace::BlobChunk).number(stage.as_bytes()).u32(number)
+}
+pub(crate) fn blob_chunks(stage: &StageId) -> KeyRange {
+    Key::open(Subspace::BlobChunk).number(stage.as_bytes()).children()
+}
+pub fn all_blob_chunks() -> KeyRange {
+    Key::open(Subspace::BlobChunk).children()
+}
+/// Frames from a number up to but without another.
+pub(crate) fn blob_chunks_between(stage: &StageId, from: u32, end: u32) -> KeyRange {
+    KeyRange { begin: blob_chunk(stage, from).0, end: blob_chunk(stage, end).0 }
+}
+pub(crate) fn blob_stage(at: UnixMillis, stage: &StageId) -> Key {
+    Key::open(Subspace::BlobStage).u64(at.0).number(stage.as_bytes())
+}
+/// Stages begun before a time.
+pub(crate) fn blob_stages_before(time: UnixMillis) -> KeyRange {
+    let all = Key::open(Subspace::BlobStage);
+    KeyRange { end: all.clone().u64(time.0).0, begin: all.0 }
 }
 /// Octets of live frames in a segment file.
 pub(crate) fn segment(number: SegmentNumber) -> Key {

@@ -11,6 +11,8 @@ use posthouse_conf::storage::Engine as Choice;
 use posthouse_mail::stage::BodyRef;
 use rand::Rng as _;
 
+use crate::blob::place::{Offer, Place};
+use crate::blob::rows::Rows;
 use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::{Embedded, Engine, Kv, Watch};
@@ -28,7 +30,7 @@ pub struct Store {
 
 /// The bounds of the retry loop.
 #[derive(Debug, Clone, Copy)]
-struct Retry {
+pub(crate) struct Retry {
     tries_max: usize,
     timeout: Duration,
 }
@@ -36,14 +38,25 @@ struct Retry {
 impl Store {
     /// Opens the directory, creating it where it is absent, and takes its lock.
     pub async fn open(dir: &Path, settings: &Settings) -> Result<Self, Error> {
-        let engine = match settings.engine {
-            Choice::Embedded => Embedded::open(dir, settings).await?,
+        let (engine, offer) = match settings.engine {
+            Choice::Embedded => {
+                let engine = Embedded::open(dir, settings).await?;
+                let segments = engine.segments();
+                (Engine::Embedded(engine), Offer::Segments(segments))
+            }
         };
-        let segments = engine.segments();
-        let engine = Engine::Embedded(engine);
+        Self::on(engine, offer, settings).await
+    }
+
+    /// The store on an open engine, its bodies where that keeps them.
+    pub(crate) async fn on(engine: Engine, offer: Offer, settings: &Settings) -> Result<Self, Error> {
         let retry = Retry { tries_max: settings.transaction_tries_max, timeout: settings.transaction_timeout.get() };
         let key = transact(&engine, retry, |txn| Box::pin(crate::blob::id_key(txn))).await?;
-        let blobs = Arc::new(Blobs::new(segments, engine.clone(), key, settings));
+        let place = match offer {
+            Offer::Segments(segments) => Place::Segments(segments),
+            Offer::Rows => Place::Rows(Rows::new(engine.clone(), retry)),
+        };
+        let blobs = Arc::new(Blobs::new(place, engine.clone(), key, settings));
         Ok(Self { engine, blobs, retry })
     }
 
@@ -91,6 +104,11 @@ impl Store {
         self.blobs.hasher()
     }
 
+    #[cfg(test)]
+    pub(crate) fn blobs(&self) -> &Arc<Blobs> {
+        &self.blobs
+    }
+
     /// Frees what nothing refers to any more: see `blob::sweep`.
     pub async fn sweep(&self, now: posthouse_mail::UnixMillis) -> Result<SweepReport, Error> {
         Sweeper::new(self, &self.blobs).run(now).await
@@ -108,7 +126,8 @@ impl Store {
     }
 }
 
-async fn transact<'env, T, F>(engine: &Engine, retry: Retry, mut f: F) -> Result<T, Error>
+/// See `Store::transact`.
+pub(crate) async fn transact<'env, T, F>(engine: &Engine, retry: Retry, mut f: F) -> Result<T, Error>
 where
     T: Send,
     F: for<'t> FnMut(&'t mut Transaction<'env>) -> BoxFuture<'t, Result<T, Error>> + Send,

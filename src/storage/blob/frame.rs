@@ -1,8 +1,8 @@
-//! One frame of a body in a segment: up to 64 KiB of content, compressed where that gains, under a checksum.
+//! One frame of a body: up to 64 KiB of content, compressed where that gains, under a checksum; the same on every place.
 //!
 //! Frames keep partial reads cheap: a client that fetches the header of a 20 MB mail costs one frame. The header says
 //! which body and which place in it a frame belongs to, so that a misplaced frame is found as surely as a flipped bit.
-//! Octets, little-endian: magic 4, version 1, codec 1, zero 2, content length 4, stored length 4, index 4, stage 8,
+//! Octets, little-endian: magic 4, version 1, codec 1, zero 2, content length 4, stored length 4, index 4, stage 16,
 //! checksum 4 of all of that and of what follows.
 
 use std::cell::RefCell;
@@ -11,10 +11,10 @@ use crate::error::Error;
 
 /// Octets of content in every frame but the last.
 pub(crate) const CONTENT_MAX: usize = 64 << 10;
-pub(crate) const HEADER: usize = 32;
+pub(crate) const HEADER: usize = 40;
 
 const MAGIC: [u8; 4] = *b"PHfr";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LEVEL: i32 = 1;
 
 /// How the content of a frame is stored.
@@ -24,10 +24,26 @@ enum Codec {
     Zstd = 1,
 }
 
-/// Which frame: a random number of the body's stage and the place in the body.
+/// One writing of a body, by a random number: long enough that no two writings ever share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct StageId([u8; StageId::LENGTH]);
+
+impl StageId {
+    pub(crate) const LENGTH: usize = 16;
+
+    pub(crate) const fn new(octets: [u8; Self::LENGTH]) -> Self {
+        Self(octets)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.0
+    }
+}
+
+/// Which frame: the stage of the body and the place in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameId {
-    pub(crate) stage: u64,
+    pub(crate) stage: StageId,
     pub(crate) index: u32,
 }
 
@@ -51,8 +67,8 @@ fn with_coder<T>(work: impl FnOnce(&mut Coder) -> std::io::Result<T>) -> std::io
     })
 }
 
-/// Appends a frame to `out` and returns the octets it takes.
-pub(crate) fn encode(content: &[u8], id: FrameId, out: &mut Vec<u8>) -> Result<usize, Error> {
+/// Appends a frame to `out`.
+pub(crate) fn encode(content: &[u8], id: FrameId, out: &mut Vec<u8>) -> Result<(), Error> {
     let start = out.len();
     let length = to_u32(content.len())?;
     let packed = with_coder(|coder| coder.compressor.compress(content))
@@ -68,11 +84,11 @@ pub(crate) fn encode(content: &[u8], id: FrameId, out: &mut Vec<u8>) -> Result<u
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&to_u32(stored.len())?.to_le_bytes());
     out.extend_from_slice(&id.index.to_le_bytes());
-    out.extend_from_slice(&id.stage.to_le_bytes());
+    out.extend_from_slice(id.stage.as_bytes());
     let sum = checksum(&out[start..], stored);
     out.extend_from_slice(&sum.to_le_bytes());
     out.extend_from_slice(stored);
-    Ok(HEADER + stored.len())
+    Ok(())
 }
 
 /// Reads a frame back. The error says what is wrong with it; the caller knows the file and the offset.
@@ -92,7 +108,7 @@ pub(crate) fn decode(octets: &[u8], id: FrameId) -> Result<Vec<u8>, &'static str
     if number(&covered[12..16]) != stored.len() {
         return Err("a frame's length is wrong");
     }
-    if covered[16..20] != id.index.to_le_bytes() || covered[20..28] != id.stage.to_le_bytes() {
+    if covered[16..20] != id.index.to_le_bytes() || covered[20..36] != *id.stage.as_bytes() {
         return Err("a frame belongs to another body");
     }
     if length > CONTENT_MAX {
@@ -127,7 +143,7 @@ fn number(octets: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const ID: FrameId = FrameId { stage: 7, index: 3 };
+    const ID: FrameId = FrameId { stage: StageId::new([7; 16]), index: 3 };
 
     fn encoded(content: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();

@@ -5,11 +5,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::frame::{self, CONTENT_MAX, FrameId};
-use super::segment::{SegmentNumber, Segments};
+use super::frame::StageId;
+use super::segment::SegmentNumber;
 use crate::error::Error;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A blob that is present.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -17,18 +17,21 @@ pub(crate) struct BlobRow {
     /// Octets of the content.
     #[prost(uint64, tag = "1")]
     pub(crate) size: u64,
-    /// The content itself, when it is small: then there are no extents.
+    /// The content itself, when it is small: then there are no frames.
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) inline: Bytes,
-    /// Where the frames lie, in the order of the content.
+    /// Where the frames lie in segments, in the order of the content.
     #[prost(message, repeated, tag = "3")]
     pub(crate) extents: Vec<Extent>,
     /// Octets of each frame in its segment, header included.
     #[prost(uint32, repeated, tag = "4")]
     pub(crate) stored: Vec<u32>,
-    /// The number that the frames of this body bear.
-    #[prost(fixed64, tag = "5")]
-    pub(crate) stage: u64,
+    /// The stage that the frames of this body bear.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) stage: Bytes,
+    /// Frames that are rows under the stage: then there are no extents.
+    #[prost(uint32, tag = "6")]
+    pub(crate) chunks: u32,
 }
 
 /// Frames that follow each other in one segment.
@@ -44,11 +47,11 @@ pub(crate) struct Extent {
 
 /// One frame and where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Placed {
-    segment: SegmentNumber,
-    offset: u64,
-    stored: u32,
-    index: u32,
+pub(crate) struct Placed {
+    pub(crate) segment: SegmentNumber,
+    pub(crate) offset: u64,
+    pub(crate) stored: u32,
+    pub(crate) index: u32,
 }
 
 impl BlobRow {
@@ -72,7 +75,7 @@ impl BlobRow {
 
     /// The part when the content stands in the row.
     pub(crate) fn inline_part(&self, range: Range<u64>) -> Option<Bytes> {
-        if !self.extents.is_empty() {
+        if !self.extents.is_empty() || self.chunks > 0 {
             return None;
         }
         let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(self.inline.len());
@@ -82,7 +85,7 @@ impl BlobRow {
     /// Octets per segment.
     pub(crate) fn stored_in_segments(&self) -> Vec<(SegmentNumber, i64)> {
         let mut sums: Vec<(SegmentNumber, i64)> = Vec::new();
-        for placed in self.frames() {
+        for placed in self.placed() {
             let stored = i64::from(placed.stored);
             match sums.iter_mut().find(|(segment, _)| *segment == placed.segment) {
                 Some((_, sum)) => *sum += stored,
@@ -92,40 +95,14 @@ impl BlobRow {
         sums
     }
 
-    /// Reads a part, which lies within the size, from the segments. Blocks.
-    pub(crate) fn read(&self, segments: &Segments, range: Range<u64>) -> Result<Bytes, Error> {
-        let content_max = CONTENT_MAX as u64;
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut out = Vec::with_capacity(length.min(1 << 24));
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let first = range.start / content_max;
-        let last = (range.end - 1) / content_max;
-        for placed in self.frames().filter(|placed| (first..=last).contains(&u64::from(placed.index))) {
-            let content = self.read_frame(segments, placed)?;
-            let begins = u64::from(placed.index) * content_max;
-            let at =
-                |place: u64| usize::try_from(place.saturating_sub(begins)).unwrap_or(usize::MAX).min(content.len());
-            out.extend_from_slice(&content[at(range.start)..at(range.end)]);
-        }
-        if out.len() != length {
-            return Err(Error::Corrupt(format!("a blob row of {} octets names frames of fewer", self.size)));
-        }
-        Ok(Bytes::from(out))
+    /// The stage that wrote its frames.
+    pub(crate) fn stage(&self) -> Result<StageId, Error> {
+        let octets = self.stage.as_ref().try_into();
+        octets.map(StageId::new).map_err(|_| Error::Corrupt("a blob row names no stage".to_owned()))
     }
 
-    fn read_frame(&self, segments: &Segments, placed: Placed) -> Result<Vec<u8>, Error> {
-        let segment = segments.open(placed.segment)?;
-        let too_long = || segment.damaged(placed.offset, "a row names a frame that is too long");
-        let stored = usize::try_from(placed.stored).ok().filter(|stored| *stored <= CONTENT_MAX + frame::HEADER);
-        let mut octets = vec![0; stored.ok_or_else(too_long)?];
-        segment.read(placed.offset, &mut octets)?;
-        frame::decode(&octets, FrameId { stage: self.stage, index: placed.index })
-            .map_err(|reason| segment.damaged(placed.offset, reason))
-    }
-
-    fn frames(&self) -> impl Iterator<Item = Placed> + '_ {
+    /// The frames that lie in segments.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
         let mut stored = self.stored.iter().copied().zip(0u32..);
         self.extents.iter().flat_map(move |extent| {
             let mut offset = extent.offset;
@@ -152,18 +129,19 @@ mod tests {
             inline: Bytes::new(),
             extents: vec![extent(1, 16, 2), extent(2, 99, 1)],
             stored: vec![10, 20, 30],
-            stage: 5,
+            stage: Bytes::from_static(&[5; 16]),
+            chunks: 0,
         };
         assert_eq!(BlobRow::decode(&row.encode()), Ok(row.clone()));
-        let places: Vec<_> = row.frames().map(|p| (p.segment.get(), p.offset, p.index)).collect();
+        let places: Vec<_> = row.placed().map(|p| (p.segment.get(), p.offset, p.index)).collect();
         assert_eq!(places, [(1, 16, 0), (1, 26, 1), (2, 99, 2)]);
         assert_eq!(row.stored_in_segments(), [(SegmentNumber::new(1), 30), (SegmentNumber::new(2), 30)]);
     }
 
     #[test]
     fn a_row_of_a_newer_version_is_not_guessed_at() {
-        assert_eq!(BlobRow::decode(&[9, 0]), Err(Error::NewerFormat { found: 9, known: 1 }));
+        assert_eq!(BlobRow::decode(&[9, 0]), Err(Error::NewerFormat { found: 9, known: 2 }));
         assert!(matches!(BlobRow::decode(&[]), Err(Error::Corrupt(_))));
-        assert!(matches!(BlobRow::decode(&[1, 0xff]), Err(Error::Corrupt(_))));
+        assert!(matches!(BlobRow::decode(&[2, 0xff]), Err(Error::Corrupt(_))));
     }
 }

@@ -1,16 +1,16 @@
-//! A body that is written but may have no row yet. Its last handle gone without a commit, it is an orphan in its segment.
+//! A body that is written but may have no row yet. Its last handle gone without a commit, it is an orphan in its place.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use posthouse_mail::UnixMillis;
 use posthouse_mail::stage::BodyRef;
 
 use super::Blobs;
 use super::row::{BlobRow, Extent};
-use super::segment::{Segment, Slot};
+use super::rows::Stage;
+use super::segment::{Segment, Segments, Slot};
 
 /// A handle on a staged body; clones share it. While one lives, the body can be read and attached.
 #[derive(Clone)]
@@ -25,14 +25,18 @@ impl std::fmt::Debug for StagedBody {
     }
 }
 
-/// Where a staged body is.
-pub(crate) enum Place {
+/// What there is of a staged body, and where.
+pub(crate) enum Content {
     /// Small enough for its row.
     Inline(Bytes),
-    /// One frame, which the commit thread writes with those of its neighbours.
-    Memory { content: Bytes, frame: Bytes, slot: OnceLock<Slot> },
-    /// Written frame by frame as it came.
-    Frames(Vec<Run>),
+    /// One frame, which the commit thread writes into a segment with those of its neighbours.
+    Frame { content: Bytes, frame: Bytes, slot: OnceLock<Slot>, segments: Arc<Segments> },
+    /// Written into segments frame by frame as it came.
+    Runs(Vec<Run>),
+    /// One frame, which becomes a row with the blob's own.
+    Chunk { content: Bytes, frame: Bytes },
+    /// So many frames, committed as rows as they came.
+    Chunks(u32),
 }
 
 /// Frames written one after the other into one segment; `slots` keeps each place reserved.
@@ -52,9 +56,8 @@ impl Run {
 
 pub(crate) struct Staged {
     pub(crate) body: BodyRef,
-    pub(crate) stage: u64,
-    pub(crate) staged_at: UnixMillis,
-    pub(crate) place: Place,
+    pub(crate) stage: Stage,
+    pub(crate) content: Content,
     /// Set once a sync covered everything written.
     pub(super) is_durable: AtomicBool,
     pub(crate) blobs: Arc<Blobs>,
@@ -63,31 +66,34 @@ pub(crate) struct Staged {
 impl Staged {
     /// The row of this body. A place in a segment is reserved at the first call and stays the same.
     pub(crate) fn row(&self) -> BlobRow {
-        let mut row = BlobRow { size: self.body.size, stage: self.stage, ..BlobRow::default() };
-        match &self.place {
-            Place::Inline(content) => row.inline = content.clone(),
-            Place::Memory { frame, slot, .. } => {
-                let slot = slot.get_or_init(|| self.blobs.segments.reserve(frame.len()));
+        let stage = Bytes::copy_from_slice(self.stage.id.as_bytes());
+        let mut row = BlobRow { size: self.body.size, stage, ..BlobRow::default() };
+        match &self.content {
+            Content::Inline(content) => row.inline = content.clone(),
+            Content::Frame { frame, slot, segments, .. } => {
+                let slot = slot.get_or_init(|| segments.reserve(frame.len()));
                 row.extents.push(extent(slot, 1));
                 // A frame is far shorter than that.
                 row.stored.push(u32::try_from(frame.len()).unwrap_or(u32::MAX));
             }
-            Place::Frames(runs) => {
+            Content::Runs(runs) => {
                 for run in runs {
                     let frames = u32::try_from(run.slots.len()).unwrap_or(u32::MAX);
                     row.extents.extend(run.slots.first().map(|slot| extent(slot, frames)));
                     row.stored.extend(&run.stored);
                 }
             }
+            Content::Chunk { .. } => row.chunks = 1,
+            Content::Chunks(count) => row.chunks = *count,
         }
         row
     }
 
     /// A part of the content, when it is at hand.
     pub(crate) fn in_memory(&self, range: Range<u64>) -> Option<Bytes> {
-        let content = match &self.place {
-            Place::Inline(content) | Place::Memory { content, .. } => content,
-            Place::Frames(_) => return None,
+        let content = match &self.content {
+            Content::Inline(content) | Content::Frame { content, .. } | Content::Chunk { content, .. } => content,
+            Content::Runs(_) | Content::Chunks(_) => return None,
         };
         let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(content.len());
         let end = at(range.end);
@@ -96,8 +102,8 @@ impl Staged {
 
     /// The frame that the commit thread has to write, unless it has done so.
     pub(crate) fn unwritten(&self) -> Option<(&Arc<Segment>, u64, &Bytes)> {
-        match &self.place {
-            Place::Memory { frame, slot, .. } if !self.is_durable() => {
+        match &self.content {
+            Content::Frame { frame, slot, .. } if !self.is_durable() => {
                 slot.get().map(|slot| (&slot.segment, slot.offset, frame))
             }
             _ => None,
@@ -115,18 +121,18 @@ impl Staged {
 
     /// The segments that hold parts of it.
     pub(crate) fn segments(&self) -> Vec<&Arc<Segment>> {
-        match &self.place {
-            Place::Inline(_) => Vec::new(),
-            Place::Memory { slot, .. } => slot.get().map(|slot| &slot.segment).into_iter().collect(),
-            Place::Frames(runs) => runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment).collect(),
+        match &self.content {
+            Content::Frame { slot, .. } => slot.get().map(|slot| &slot.segment).into_iter().collect(),
+            Content::Runs(runs) => runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment).collect(),
+            Content::Inline(_) | Content::Chunk { .. } | Content::Chunks(_) => Vec::new(),
         }
     }
 
     /// Octets that its commit writes besides its rows.
     pub(crate) fn weight(&self) -> usize {
-        match &self.place {
-            Place::Memory { frame, .. } => frame.len(),
-            Place::Inline(_) | Place::Frames(_) => 0,
+        match &self.content {
+            Content::Frame { frame, .. } => frame.len(),
+            Content::Inline(_) | Content::Runs(_) | Content::Chunk { .. } | Content::Chunks(_) => 0,
         }
     }
 }

@@ -1,17 +1,20 @@
-//! Frees what nothing refers to any more: references released long ago, bodies staged and never referred to, and segment
-//! files in which no blob is left.
+//! Frees what nothing refers to any more: references released long ago, bodies staged and never referred to, chunks of
+//! stages given up, and segment files in which no blob is left.
 //!
 //! Every step is a small transaction of its own that proves again what it acts on, so that a sweep may run beside all
 //! else, stop anywhere and run twice. Rewriting segments that are half dead is not done here yet (issue 3).
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use posthouse_mail::{BlobId, UnixMillis};
 use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 
-use super::Blobs;
+use super::place::Place;
 use super::row::BlobRow;
-use super::segment::SegmentNumber;
+use super::segment::{SegmentNumber, Segments};
+use super::{Blobs, rows};
 use crate::engine::RangeRequest;
 use crate::error::Error;
 use crate::keys::{self, KeyParts, KeyRange};
@@ -56,7 +59,10 @@ impl<'a> Sweeper<'a> {
                 }
             }
         }
-        self.unlink_dead(&mut report).await?;
+        self.clear_stages(now).await?;
+        if let Place::Segments(segments) = &self.blobs.place {
+            self.unlink_dead(segments, &mut report).await?;
+        }
         let SweepReport { blobs, segments, octets, .. } = report;
         if blobs + segments > 0 {
             emit(event::StoreSwept { blobs, segments, octets });
@@ -64,16 +70,23 @@ impl<'a> Sweeper<'a> {
         Ok(report)
     }
 
+    /// Removes chunk rows of stages that were given up.
+    async fn clear_stages(&self, now: UnixMillis) -> Result<(), Error> {
+        let due = &keys::blob_stages_before(before(now, self.blobs.staged_ttl));
+        while self.store.transact(|txn| Box::pin(clear_due_stages(txn, due))).await? == STEP {}
+        Ok(())
+    }
+
     /// Removes segment files without a live blob. A sealed segment gets no new one, so that zero stays zero.
-    async fn unlink_dead(&self, report: &mut SweepReport) -> Result<(), Error> {
-        let segments = self.blobs.segments.clone();
+    async fn unlink_dead(&self, files: &Arc<Segments>, report: &mut SweepReport) -> Result<(), Error> {
+        let segments = files.clone();
         // The list comes before the counters: what was committed into a listed segment is counted by then.
         let sealed = self.blobs.blocking(move || segments.sealed()).await?;
         for number in sealed {
             if self.live(number).await? != 0 {
                 continue;
             }
-            let segments = self.blobs.segments.clone();
+            let segments = files.clone();
             report.octets += self.blobs.blocking(move || segments.unlink(number)).await?;
             report.segments += 1;
             self.store
@@ -127,6 +140,17 @@ async fn free_due(txn: &mut Transaction<'_>, due: &KeyRange, is_tombstone: bool)
     Ok(report)
 }
 
+/// Removes the first due stages with their chunks and returns how many there were.
+async fn clear_due_stages(txn: &mut Transaction<'_>, due: &KeyRange) -> Result<usize, Error> {
+    let page = txn.range(RangeRequest::new(&due.begin, &due.end).limit(STEP)).await?;
+    for (key, _) in &page.rows {
+        let stage = KeyParts::of(key).stage();
+        rows::clear(txn, &stage.ok_or_else(|| Error::Corrupt("a key of a stage".to_owned()))?);
+        txn.clear(key);
+    }
+    Ok(page.rows.len())
+}
+
 /// Deletes a blob's row if no reference is left, not even a tombstone.
 async fn free_unreferenced(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<bool, Error> {
     let state = keys::blob_state(blob);
@@ -137,8 +161,12 @@ async fn free_unreferenced(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<b
     if !txn.range(RangeRequest::new(&refs.begin, &refs.end).limit(1)).await?.rows.is_empty() {
         return Ok(false);
     }
-    for (segment, stored) in BlobRow::decode(&value)?.stored_in_segments() {
+    let row = BlobRow::decode(&value)?;
+    for (segment, stored) in row.stored_in_segments() {
         txn.atomic_add(&keys::segment(segment), -stored);
+    }
+    if row.chunks > 0 {
+        rows::clear(txn, &row.stage()?);
     }
     txn.clear(&state);
     Ok(true)

@@ -1,4 +1,4 @@
-//! Streams a body into the store with one frame of memory, whatever the body's size.
+//! Streams a body into the store with a few frames of memory, whatever the body's size.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -11,9 +11,11 @@ use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 
 use super::Blobs;
-use super::frame::{self, CONTENT_MAX, FrameId};
+use super::frame::{self, CONTENT_MAX, FrameId, StageId};
+use super::place::Place;
+use super::rows::{BATCH, DIRECT_MAX, Rows, Stage};
 use super::segment::Segments;
-use super::staged::{Place, Run, Staged, StagedBody};
+use super::staged::{Content, Run, Staged, StagedBody};
 use crate::error::Error;
 
 /// Octets of a body: its row must hold the list of its frames.
@@ -24,7 +26,7 @@ const SMALL: usize = 16 << 10;
 /// A body in the making. Dropped unfinished, nothing of it is ever referred to.
 pub struct BodyWriter {
     blobs: Arc<Blobs>,
-    stage: u64,
+    stage: Stage,
     size: u64,
     /// Absent after an error: then the body is lost.
     work: Option<Work>,
@@ -32,17 +34,37 @@ pub struct BodyWriter {
 
 /// What travels to the blocking pool and back.
 struct Work {
+    stage: StageId,
     hasher: blake3::Hasher,
     buffer: Vec<u8>,
-    runs: Vec<Run>,
+    output: Output,
     next_index: u32,
+}
+
+/// Where full frames went.
+enum Output {
+    Segments {
+        segments: Arc<Segments>,
+        runs: Vec<Run>,
+    },
+    Rows {
+        rows: Rows,
+        /// Frames from number `written` on that are no rows yet.
+        pending: Vec<Bytes>,
+        written: u32,
+    },
 }
 
 impl BodyWriter {
     pub(crate) fn new(blobs: Arc<Blobs>) -> Self {
         let hasher = blobs.hasher();
-        let work = Work { hasher, buffer: Vec::new(), runs: Vec::new(), next_index: 0 };
-        Self { blobs, stage: rand::random(), size: 0, work: Some(work) }
+        let stage = Stage { id: StageId::new(rand::random()), at: clock() };
+        let output = match &blobs.place {
+            Place::Segments(segments) => Output::Segments { segments: segments.clone(), runs: Vec::new() },
+            Place::Rows(rows) => Output::Rows { rows: rows.clone(), pending: Vec::new(), written: 0 },
+        };
+        let work = Work { stage: stage.id, hasher, buffer: Vec::new(), output, next_index: 0 };
+        Self { blobs, stage, size: 0, work: Some(work) }
     }
 
     /// Octets so far.
@@ -61,7 +83,8 @@ impl BodyWriter {
             let work = self.work.as_mut().ok_or_else(lost)?;
             // A full frame is written only when more follows, so that a body of one frame stays in memory.
             if work.buffer.len() == CONTENT_MAX {
-                self.flush().await?;
+                let work = self.take_frame().await?;
+                self.work = Some(work.hand_over(self.stage, BATCH).await?);
                 continue;
             }
             let (now, later) = chunk.split_at(chunk.len().min(CONTENT_MAX - work.buffer.len()));
@@ -73,33 +96,40 @@ impl BodyWriter {
 
     /// Ends the body. It is durable only with the commit of a transaction that it is attached to.
     pub async fn finish(mut self) -> Result<StagedBody, Error> {
-        if self.work.as_ref().is_some_and(|work| !work.runs.is_empty()) {
-            self.flush().await?;
-        }
-        let work = self.work.take().ok_or_else(lost)?;
-        let (stage, inline_max) = (self.stage, self.blobs.inline_max);
-        let (blob, place) = match work.buffer.len() {
-            0 if !work.runs.is_empty() => (work.blob(), Place::Frames(work.runs)),
-            0..=SMALL => work.pack(stage, inline_max)?,
-            _ => self.blobs.blocking(move || work.pack(stage, inline_max)).await?,
+        let is_long = self.work.as_ref().is_some_and(|work| work.next_index > 0);
+        let (blob, content) = if is_long {
+            let work = self.take_frame().await?.hand_over(self.stage, 0).await?;
+            (work.blob(), work.output.content())
+        } else {
+            self.pack_only_frame().await?
         };
-        Ok(self.stage(blob, place))
-    }
-
-    fn stage(self, blob: BlobId, place: Place) -> StagedBody {
         let body = BodyRef { blob, size: self.size };
         let blobs = self.blobs.clone();
         emit(event::BodyStaged { octets: body.size });
         let is_durable = AtomicBool::new(false);
-        self.blobs.share(Staged { body, stage: self.stage, staged_at: clock(), place, is_durable, blobs })
+        Ok(self.blobs.share(Staged { body, stage: self.stage, content, is_durable, blobs }))
     }
 
-    /// Writes the buffered frame out.
-    async fn flush(&mut self) -> Result<(), Error> {
+    /// Packs the buffered frame. The work is out of `self` until the caller brings it back: an error loses the body.
+    async fn take_frame(&mut self) -> Result<Work, Error> {
         let mut work = self.work.take().ok_or_else(lost)?;
-        let (stage, segments) = (self.stage, self.blobs.segments.clone());
-        self.work = Some(self.blobs.blocking(move || work.write(stage, &segments).map(|()| work)).await?);
-        Ok(())
+        self.blobs.blocking(move || work.put_frame().map(|()| work)).await
+    }
+
+    async fn pack_only_frame(&mut self) -> Result<(BlobId, Content), Error> {
+        let work = self.work.take().ok_or_else(lost)?;
+        let inline_max = self.blobs.inline_max;
+        let (blob, content) = match work.buffer.len() {
+            0..=SMALL => work.pack(inline_max)?,
+            _ => self.blobs.blocking(move || work.pack(inline_max)).await?,
+        };
+        match (&self.blobs.place, content) {
+            (Place::Rows(rows), Content::Chunk { frame, .. }) if frame.len() > DIRECT_MAX => {
+                rows.put(self.stage, 0, &[frame]).await?;
+                Ok((blob, Content::Chunks(1)))
+            }
+            (_, content) => Ok((blob, content)),
+        }
     }
 }
 
@@ -113,36 +143,73 @@ impl Work {
     }
 
     /// Packs a body of one frame.
-    fn pack(mut self, stage: u64, inline_max: usize) -> Result<(BlobId, Place), Error> {
+    fn pack(mut self, inline_max: usize) -> Result<(BlobId, Content), Error> {
         self.hasher.update(&self.buffer);
         let blob = self.blob();
         let content = Bytes::from(self.buffer);
         if content.len() <= inline_max {
-            return Ok((blob, Place::Inline(content)));
+            return Ok((blob, Content::Inline(content)));
         }
         let mut out = Vec::new();
-        frame::encode(&content, FrameId { stage, index: 0 }, &mut out)?;
-        Ok((blob, Place::Memory { content, frame: Bytes::from(out), slot: OnceLock::new() }))
+        frame::encode(&content, FrameId { stage: self.stage, index: 0 }, &mut out)?;
+        let frame = Bytes::from(out);
+        let content = match self.output {
+            Output::Segments { segments, .. } => Content::Frame { content, frame, slot: OnceLock::new(), segments },
+            Output::Rows { .. } => Content::Chunk { content, frame },
+        };
+        Ok((blob, content))
     }
 
-    /// Writes one frame of a longer body at a place of its own.
-    fn write(&mut self, stage: u64, segments: &Segments) -> Result<(), Error> {
+    /// Packs one frame of a longer body. Blocks.
+    fn put_frame(&mut self) -> Result<(), Error> {
         self.hasher.update(&self.buffer);
         let mut out = Vec::with_capacity(self.buffer.len() / 2);
-        let stored = frame::encode(&self.buffer, FrameId { stage, index: self.next_index }, &mut out)?;
+        frame::encode(&self.buffer, FrameId { stage: self.stage, index: self.next_index }, &mut out)?;
         self.buffer.clear();
         self.next_index += 1;
-        let slot = segments.reserve(stored);
-        slot.segment.write(slot.offset, &out)?;
-        let stored = u32::try_from(stored).map_err(|_| Error::Limit { what: "octets of a frame" })?;
-        match self.runs.last_mut() {
-            Some(run) if run.ends_at(&slot) => {
-                run.stored.push(stored);
-                run.slots.push(slot);
+        match &mut self.output {
+            Output::Segments { segments, runs } => write(segments, runs, &out),
+            Output::Rows { pending, .. } => {
+                pending.push(Bytes::from(out));
+                Ok(())
             }
-            _ => self.runs.push(Run { slots: vec![slot], stored: vec![stored] }),
         }
-        Ok(())
+    }
+
+    /// Commits the frames that become rows once they are more than so many octets.
+    async fn hand_over(mut self, stage: Stage, octets_max: usize) -> Result<Self, Error> {
+        if let Output::Rows { rows, pending, written } = &mut self.output
+            && pending.iter().map(Bytes::len).sum::<usize>() > octets_max
+        {
+            rows.put(stage, *written, pending).await?;
+            *written = self.next_index;
+            pending.clear();
+        }
+        Ok(self)
+    }
+}
+
+/// Writes one frame at a place of its own.
+fn write(segments: &Segments, runs: &mut Vec<Run>, frame: &[u8]) -> Result<(), Error> {
+    let slot = segments.reserve(frame.len());
+    slot.segment.write(slot.offset, frame)?;
+    let stored = u32::try_from(frame.len()).map_err(|_| Error::Limit { what: "octets of a frame" })?;
+    match runs.last_mut() {
+        Some(run) if run.ends_at(&slot) => {
+            run.stored.push(stored);
+            run.slots.push(slot);
+        }
+        _ => runs.push(Run { slots: vec![slot], stored: vec![stored] }),
+    }
+    Ok(())
+}
+
+impl Output {
+    fn content(self) -> Content {
+        match self {
+            Self::Segments { runs, .. } => Content::Runs(runs),
+            Self::Rows { written, .. } => Content::Chunks(written),
+        }
     }
 }
 

@@ -110,6 +110,16 @@ impl Reader<'_> {
                 let id = IngestId::new(self.u128()?);
                 self.say(&format!("{} {id}", noun(subspace)));
             }
+            S::BlobChunk => {
+                let stage = u128::from_be_bytes(self.take()?);
+                let number = self.u32()?;
+                self.say(&format!("frame {number} of stage {stage:032x}"));
+            }
+            S::BlobStage => {
+                let at = self.u64()?;
+                let stage = u128::from_be_bytes(self.take()?);
+                self.say(&format!("at {at} begin of stage {stage:032x}"));
+            }
             S::BlobState | S::BlobRef | S::BlobTombstone | S::BlobStaged => self.blob_row(subspace)?,
             S::Segment => {
                 let number = self.u32()?;
@@ -317,6 +327,9 @@ mod tests {
         assert_eq!(told(work), "work of message i2 for y.test, due 4");
         let owner = BlobOwner::Email { account: ALICE, email: EmailId::new(1) };
         assert!(told(keys::blob_tombstone(UnixMillis(7), &blob, owner)).starts_with("at 7 body b0707"));
+        let stage = crate::blob::frame::StageId::new([1; 16]);
+        assert!(told(keys::blob_chunk(&stage, 2)).starts_with("frame 2 of stage 0101"));
+        assert!(told(keys::blob_stage(UnixMillis(7), &stage)).starts_with("at 7 begin of stage 0101"));
         let piece = keys::chunk(&keys::email(ALICE, EmailId::new(0)), 3);
         assert_eq!(place(&piece).and_then(|place| place.whole), Some(keys::email(ALICE, EmailId::new(0)).to_vec()));
     }

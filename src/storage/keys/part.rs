@@ -6,6 +6,7 @@
 use posthouse_mail::{AccountId, BlobId, EmailId, IngestId};
 
 use super::{BlobOwner, Class, Key, KeyRange, OWNED, Subspace};
+use crate::blob::frame::StageId;
 use crate::shard::ShardId;
 
 impl Key {
@@ -133,6 +134,10 @@ impl<'a> KeyParts<'a> {
 
     pub fn blob(&mut self) -> Option<BlobId> {
         self.take().map(BlobId::new)
+    }
+
+    pub(crate) fn stage(&mut self) -> Option<StageId> {
+        self.take().map(StageId::new)
     }
 
     pub fn owner(&mut self) -> Option<BlobOwner> {

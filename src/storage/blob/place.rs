@@ -1,0 +1,113 @@
+//! Where the bodies of a store lie: chosen once, with its engine, and known to nothing outside the blob layer.
+//!
+//! Every place holds the same frames, so that what a body is (compressed, checked, read in parts) does not depend on it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Blobs;
+use super::frame::{self, CONTENT_MAX, FrameId};
+use super::row::{BlobRow, Placed};
+use super::rows::{self, Rows};
+use super::segment::Segments;
+use crate::error::Error;
+
+/// Where new bodies go.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Files beside the embedded engine's index.
+    Segments(Arc<Segments>),
+    /// Rows of the engine itself.
+    Rows(Rows),
+}
+
+/// What an engine offers to its bodies.
+pub(crate) enum Offer {
+    Segments(Arc<Segments>),
+    /// It keeps rows only.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the engines of clusters, which offer it, are in the making"))]
+    Rows,
+}
+
+/// The part of a content that the frames read so far hold.
+struct Part {
+    range: Range<u64>,
+    out: Vec<u8>,
+}
+
+impl Part {
+    fn new(range: Range<u64>) -> Self {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        Self { range, out: Vec::with_capacity(length.min(1 << 24)) }
+    }
+
+    /// The numbers of the frames that it needs.
+    fn frames(&self) -> Range<u32> {
+        let number = |place: u64| u32::try_from(place).unwrap_or(u32::MAX);
+        let content_max = CONTENT_MAX as u64;
+        number(self.range.start / content_max)..number(self.range.end.div_ceil(content_max))
+    }
+
+    fn add(&mut self, index: u32, content: &[u8]) {
+        let begins = u64::from(index) * CONTENT_MAX as u64;
+        let at = |place: u64| usize::try_from(place.saturating_sub(begins)).unwrap_or(usize::MAX).min(content.len());
+        self.out.extend_from_slice(&content[at(self.range.start)..at(self.range.end)]);
+    }
+
+    fn finish(self) -> Result<Bytes, Error> {
+        if self.out.len() as u64 == self.range.end - self.range.start {
+            return Ok(Bytes::from(self.out));
+        }
+        Err(Error::Corrupt("a blob row names fewer octets than its size".to_owned()))
+    }
+}
+
+impl Blobs {
+    /// Reads a part, which lies within the size and is not empty.
+    pub(super) async fn read_frames(self: &Arc<Self>, row: &BlobRow, range: Range<u64>) -> Result<Bytes, Error> {
+        let part = Part::new(range);
+        match &self.place {
+            Place::Segments(segments) => {
+                let (segments, row) = (segments.clone(), row.clone());
+                self.blocking(move || read_segments(&segments, &row, part)).await
+            }
+            Place::Rows(rows) => self.read_rows(rows, row, part).await,
+        }
+    }
+
+    async fn read_rows(&self, rows: &Rows, row: &BlobRow, mut part: Part) -> Result<Bytes, Error> {
+        let (stage, wanted) = (row.stage()?, part.frames());
+        let mut next = wanted.start;
+        while next < wanted.end {
+            let frames = rows.page(&stage, next, wanted.end).await?;
+            let first = next;
+            next = next.saturating_add(u32::try_from(frames.len()).unwrap_or(u32::MAX));
+            let expand = move || {
+                for (index, frame) in (first..).zip(frames) {
+                    let content = frame::decode(&frame, FrameId { stage, index });
+                    part.add(index, &content.map_err(|reason| rows::damaged(&stage, index, reason))?);
+                }
+                Ok(part)
+            };
+            part = self.blocking(expand).await?;
+        }
+        part.finish()
+    }
+}
+
+fn read_segments(segments: &Segments, row: &BlobRow, mut part: Part) -> Result<Bytes, Error> {
+    let (stage, wanted) = (row.stage()?, part.frames());
+    for placed in row.placed().filter(|placed| wanted.contains(&placed.index)) {
+        let Placed { segment, offset, stored, index } = placed;
+        let segment = segments.open(segment)?;
+        let stored = usize::try_from(stored).ok().filter(|stored| *stored <= CONTENT_MAX + frame::HEADER);
+        let too_long = || segment.damaged(offset, "a row names a frame that is too long");
+        let mut octets = vec![0; stored.ok_or_else(too_long)?];
+        segment.read(offset, &mut octets)?;
+        let content = frame::decode(&octets, FrameId { stage, index });
+        part.add(index, &content.map_err(|reason| segment.damaged(offset, reason))?);
+    }
+    part.finish()
+}

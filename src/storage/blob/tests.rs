@@ -1,0 +1,380 @@
+//! Bodies on every place: the same cases on segments and on chunk rows.
+
+use std::path::{Path, PathBuf};
+
+use posthouse_mail::{AccountId, EmailId};
+
+use super::place::Offer;
+use super::*;
+use crate::engine::{Embedded, RangeRequest};
+use crate::store::Store;
+
+/// Which place a case runs on; rows are those of the embedded engine.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Segments,
+    Rows,
+}
+
+/// Runs a case on every place.
+macro_rules! on_every_place {
+    ($($case:ident)*) => {
+        mod segments { $(#[tokio::test] async fn $case() { super::$case(super::Rig::new(super::Kind::Segments).await).await; })* }
+        mod rows { $(#[tokio::test] async fn $case() { super::$case(super::Rig::new(super::Kind::Rows).await).await; })* }
+    };
+}
+
+on_every_place! {
+    any_range_of_any_size_is_read
+    equal_content_is_stored_once
+    a_body_that_nobody_attached_cannot_be_referred_to
+    a_blob_is_freed_only_after_its_retention
+    a_reference_that_came_back_outlives_its_tombstone
+    an_attached_body_without_a_reference_is_swept_in_time
+    concurrent_writers_of_long_bodies_keep_them_apart
+    bodies_are_there_after_a_restart
+    a_body_that_is_staged_again_while_it_is_read_is_found
+}
+
+struct Rig {
+    store: Store,
+    settings: Settings,
+    dir: tempfile::TempDir,
+    kind: Kind,
+}
+
+impl Rig {
+    async fn new(kind: Kind) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Small segments, so that a few bodies fill one.
+        let settings = Settings { segment_max: posthouse_conf::Size::kib(256), ..Settings::default() };
+        Self { store: open(dir.path(), &settings, kind).await, settings, dir, kind }
+    }
+
+    async fn reopen(self) -> Self {
+        self.store.close().await.expect("closed");
+        Self { store: open(self.dir.path(), &self.settings, self.kind).await, ..self }
+    }
+
+    /// Chunk rows and stage rows.
+    async fn rows_of_stages(&self) -> (usize, usize) {
+        let mut txn = self.store.snapshot();
+        let [chunks, stages] = [keys::all_blob_chunks(), keys::blob_stages_before(UnixMillis(u64::MAX))];
+        let mut count = [0, 0];
+        for (range, count) in [chunks, stages].iter().zip(&mut count) {
+            let request = RangeRequest::new(&range.begin, &range.end).bytes(usize::MAX);
+            *count = txn.range(request).await.expect("a scan").rows.len();
+        }
+        (count[0], count[1])
+    }
+
+    async fn stage(&self, content: &[u8]) -> StagedBody {
+        let mut writer = self.store.body_writer();
+        for chunk in content.chunks(10_000) {
+            writer.write(chunk).await.expect("written");
+        }
+        writer.finish().await.expect("staged")
+    }
+
+    /// Stages and refers.
+    async fn keep(&self, content: &[u8], email: u64) -> BodyRef {
+        let staged = self.stage(content).await;
+        let kept = self.store.transact(|txn| {
+            let staged = staged.clone();
+            Box::pin(async move {
+                txn.attach(&staged);
+                reference(txn, staged.body, owner(email)).await
+            })
+        });
+        kept.await.expect("committed");
+        staged.body
+    }
+
+    async fn release(&self, body: BodyRef, email: u64, now: u64) {
+        let released = self.store.transact(|txn| {
+            release(txn, body.blob, owner(email), UnixMillis(now));
+            Box::pin(async { Ok(()) })
+        });
+        released.await.expect("committed");
+    }
+
+    async fn read(&self, body: &BodyRef, range: Range<u64>) -> Result<Bytes, Error> {
+        self.store.body_read(body, range).await
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.path().join("segments")).expect("a directory");
+        let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        paths.sort();
+        paths
+    }
+}
+
+async fn open(dir: &Path, settings: &Settings, kind: Kind) -> Store {
+    match kind {
+        Kind::Segments => Store::open(dir, settings).await.expect("a store"),
+        Kind::Rows => {
+            let engine = Embedded::open(dir, settings).await.expect("an engine");
+            Store::on(Engine::Embedded(engine), Offer::Rows, settings).await.expect("a store")
+        }
+    }
+}
+
+fn owner(email: u64) -> BlobOwner {
+    BlobOwner::Email { account: AccountId::new(1), email: EmailId::new(email) }
+}
+
+/// Content without repetition, so that its frames keep their size.
+fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut content = vec![0; length];
+    reader.fill(&mut content);
+    content
+}
+
+async fn any_range_of_any_size_is_read(rig: Rig) {
+    for (size, email) in [0, 1, 1000, 1025, 40_000, 65_536, 65_537, 300_000].into_iter().zip(0..) {
+        let content = noise(1, size);
+        let staged = rig.stage(&content).await;
+        let body = staged.body;
+        assert_eq!(body.size, size as u64);
+        assert_eq!(rig.read(&body, 0..u64::MAX).await.expect("a staged body"), content, "{size} staged");
+        drop(staged);
+        rig.keep(&content, email).await;
+        for (start, end) in [(0, 10), (65_530, 65_540), (1, 1), (9, 3), (299_000, 999_999), (0, 300_000)] {
+            let expect = &content[start.min(size).min(end)..end.min(size).max(start.min(size).min(end))];
+            let range = u64::try_from(start).expect("small")..u64::try_from(end).expect("small");
+            assert_eq!(rig.read(&body, range).await.expect("a kept body"), expect, "{size}: {start}..{end}");
+        }
+    }
+}
+
+async fn equal_content_is_stored_once(rig: Rig) {
+    let content = noise(2, 100_000);
+    let first = rig.keep(&content, 1).await;
+    let live = keys::segment(segment::SegmentNumber::new(1));
+    let octets = rig.store.snapshot().get(&live).await.expect("a read");
+    let second = rig.keep(&content, 2).await;
+    assert_eq!(first, second);
+    let after = rig.store.snapshot().get(&live).await.expect("a read");
+    assert_eq!(octets, after, "no second copy is counted as live");
+    rig.release(first, 1, 10).await;
+    rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    // The second writing is given up, so that its chunks are gone with the sweep: two frames are left.
+    let expect = if matches!(rig.kind, Kind::Rows) { (2, 0) } else { (0, 0) };
+    assert_eq!(rig.rows_of_stages().await, expect);
+    assert_eq!(rig.read(&second, 0..u64::MAX).await.expect("the other reference holds it"), content);
+}
+
+async fn a_body_that_nobody_attached_cannot_be_referred_to(rig: Rig) {
+    let body = rig.stage(b"never attached").await.body;
+    let refer = rig.store.transact(|txn| Box::pin(reference(txn, body, owner(1))));
+    assert_eq!(refer.await, Err(Error::NotFound));
+    assert_eq!(rig.read(&body, 0..9).await, Err(Error::NotFound));
+}
+
+async fn a_blob_is_freed_only_after_its_retention(rig: Rig) {
+    let [one, two] = [rig.keep(&noise(3, 90_000), 1).await, rig.keep(&noise(4, 300), 2).await];
+    let day = 24 * 3600 * 1000;
+    rig.release(one, 1, 1000).await;
+    rig.release(two, 2, 2000).await;
+    let free = async |now| rig.store.sweep(UnixMillis(now)).await.expect("swept").blobs;
+    assert_eq!(free(day).await, 0);
+    assert_eq!(free(day + 1001).await, 1);
+    assert_eq!(rig.read(&one, 0..1).await, Err(Error::NotFound));
+    assert_eq!(rig.read(&two, 0..300).await.expect("its time has not come"), noise(4, 300));
+    assert_eq!(free(day + 2001).await, 1);
+    assert_eq!(rig.read(&two, 0..1).await, Err(Error::NotFound));
+}
+
+async fn a_reference_that_came_back_outlives_its_tombstone(rig: Rig) {
+    let content = noise(5, 2000);
+    let body = rig.keep(&content, 1).await;
+    rig.release(body, 1, 1000).await;
+    rig.keep(&content, 1).await;
+    assert_eq!(rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept").blobs, 0);
+    assert_eq!(rig.read(&body, 0..u64::MAX).await.expect("alive"), content);
+}
+
+async fn an_attached_body_without_a_reference_is_swept_in_time(rig: Rig) {
+    let staged = rig.stage(&noise(6, 5000)).await;
+    let attached = rig.store.transact(|txn| {
+        txn.attach(&staged);
+        Box::pin(async { Ok(()) })
+    });
+    attached.await.expect("committed");
+    let staged_at = staged.staged.stage.at;
+    assert_eq!(rig.store.sweep(staged_at).await.expect("swept").blobs, 0);
+    assert_eq!(rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept").blobs, 1);
+}
+
+#[tokio::test]
+async fn dead_segments_are_unlinked_and_live_ones_kept() {
+    let rig = Rig::new(Kind::Segments).await;
+    let mut bodies = Vec::new();
+    // The next segment is made beside the writing, so that how many bodies fill one is not fixed.
+    while rig.segments().len() < 4 {
+        let number = u32::try_from(bodies.len()).expect("few");
+        assert!(number < 500, "no segment is ever full");
+        bodies.push(rig.keep(&noise(100 + number, 60_000), u64::from(number)).await);
+    }
+    let before = rig.segments().len();
+    let (last, dead) = bodies.split_last().expect("some bodies");
+    for (body, email) in dead.iter().zip(0..) {
+        rig.release(*body, email, 0).await;
+    }
+    let report = rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    assert_eq!((report.blobs, rig.segments().len()), (dead.len(), before - report.segments));
+    assert!(report.segments >= 1, "{report:?}");
+    let rig = rig.reopen().await;
+    let content = noise(100 + u32::try_from(dead.len()).expect("few"), 60_000);
+    assert_eq!(rig.read(last, 0..u64::MAX).await.expect("alive"), content);
+}
+
+#[tokio::test]
+async fn a_restart_never_writes_into_an_old_segment() {
+    let rig = Rig::new(Kind::Segments).await;
+    rig.keep(&noise(7, 5000), 1).await;
+    let old = rig.segments();
+    let contents: Vec<_> = old.iter().map(|path| std::fs::read(path).expect("a file")).collect();
+    let rig = rig.reopen().await;
+    rig.keep(&noise(8, 5000), 2).await;
+    assert_eq!(rig.segments().len(), old.len() + 1);
+    assert!(old.iter().zip(contents).all(|(path, content)| std::fs::read(path).expect("a file") == content));
+}
+
+async fn hurt(damage: impl Fn(&Path)) -> Result<Bytes, Error> {
+    let rig = Rig::new(Kind::Segments).await;
+    let body = rig.keep(&noise(9, 100_000), 1).await;
+    let rig = rig.reopen().await;
+    damage(&rig.segments()[0]);
+    // The first frame is whole in both cases.
+    assert_eq!(rig.read(&body, 0..65_536).await.expect("the first frame"), noise(9, 65_536));
+    rig.read(&body, 0..100_000).await
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_and_placed() {
+    let outcome = hurt(|path| {
+        let mut content = std::fs::read(path).expect("a file");
+        content[80_000] ^= 4;
+        std::fs::write(path, content).expect("written");
+    });
+    let Err(Error::Corrupt(place)) = outcome.await else { panic!("not found") };
+    assert!(place.contains("00000001.seg at octet 65592: a frame's checksum is wrong"), "{place}");
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_found_and_placed() {
+    let outcome = hurt(|path| {
+        let file = std::fs::OpenOptions::new().write(true).open(path).expect("a file");
+        file.set_len(90_000).expect("cut");
+    });
+    let Err(Error::Corrupt(place)) = outcome.await else { panic!("not found") };
+    assert!(place.contains("the file ends within a frame"), "{place}");
+}
+
+async fn concurrent_writers_of_long_bodies_keep_them_apart(rig: Rig) {
+    let tasks = (0..4u32).map(|seed| rig.keep_owned(seed));
+    for (body, seed) in futures_util::future::join_all(tasks).await.into_iter().zip(0..) {
+        assert_eq!(rig.read(&body, 0..u64::MAX).await.expect("a body"), noise(seed, 400_000));
+    }
+}
+
+impl Rig {
+    async fn keep_owned(&self, seed: u32) -> BodyRef {
+        self.keep(&noise(seed, 400_000), u64::from(seed)).await
+    }
+}
+
+async fn bodies_are_there_after_a_restart(rig: Rig) {
+    let mut kept = Vec::new();
+    for (seed, size) in [(20, 500), (21, 6000), (22, 50_000), (23, 700_000)] {
+        kept.push((rig.keep(&noise(seed, size), u64::from(seed)).await, noise(seed, size)));
+    }
+    let rig = rig.reopen().await;
+    for (body, content) in kept {
+        assert_eq!(rig.read(&body, 0..u64::MAX).await.expect("a body"), content);
+    }
+}
+
+async fn a_body_that_is_staged_again_while_it_is_read_is_found(rig: Rig) {
+    let content = noise(30, 100_000);
+    let body = rig.keep(&content, 1).await;
+    let old = rig.store.blobs().row(&body.blob).await.expect("a read").expect("a row");
+    rig.release(body, 1, 0).await;
+    rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    rig.keep(&content, 2).await;
+    let now = rig.store.blobs().row(&body.blob).await.expect("a read").expect("a row");
+    assert_ne!(old, now);
+    let read = rig.store.blobs().read_following(&body.blob, old, 0..u64::MAX).await;
+    assert_eq!(read.expect("the new place"), content);
+}
+
+#[tokio::test]
+async fn chunks_of_a_stage_given_up_are_swept_in_time() {
+    let rig = Rig::new(Kind::Rows).await;
+    let mut writer = rig.store.body_writer();
+    writer.write(&noise(40, 500_000)).await.expect("written");
+    drop(writer);
+    assert_eq!(rig.rows_of_stages().await, (4, 1), "the rest never left memory");
+    rig.store.sweep(UnixMillis(0)).await.expect("swept");
+    assert_eq!(rig.rows_of_stages().await, (4, 1));
+    rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    assert_eq!(rig.rows_of_stages().await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_stage_that_was_swept_is_refused_and_leaves_nothing() {
+    let rig = Rig::new(Kind::Rows).await;
+    let staged = rig.stage(&noise(41, 100_000)).await;
+    let mut writer = rig.store.body_writer();
+    writer.write(&noise(42, 400_000)).await.expect("written");
+    rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    let kept = rig.store.transact(|txn| {
+        let staged = staged.clone();
+        Box::pin(async move {
+            txn.attach(&staged);
+            reference(txn, staged.body, owner(1)).await
+        })
+    });
+    assert!(matches!(kept.await, Err(Error::Unavailable(_))));
+    assert!(matches!(writer.finish().await, Err(Error::Unavailable(_))));
+    assert_eq!(rig.rows_of_stages().await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_freed_blob_takes_its_chunks_along() {
+    let rig = Rig::new(Kind::Rows).await;
+    for (size, chunks) in [(500, 0), (7000, 1), (60_000, 1), (300_000, 5)] {
+        let body = rig.keep(&noise(43, size), 1).await;
+        assert_eq!(rig.rows_of_stages().await, (chunks, 0), "{size}");
+        rig.release(body, 1, 0).await;
+        assert_eq!(rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept").blobs, 1);
+        assert_eq!(rig.rows_of_stages().await, (0, 0), "{size}");
+    }
+}
+
+#[tokio::test]
+async fn a_hurt_or_missing_chunk_is_found_and_placed() {
+    let rig = Rig::new(Kind::Rows).await;
+    let body = rig.keep(&noise(44, 150_000), 1).await;
+    let stage = rig.store.blobs().row(&body.blob).await.expect("a read").expect("a row").stage().expect("a stage");
+    let overwrite = async |value: Option<&'static [u8]>| {
+        let key = keys::blob_chunk(&stage, 1);
+        let written = rig.store.transact(|txn| {
+            match value {
+                Some(value) => txn.set(&key, value),
+                None => txn.clear(&key),
+            }
+            Box::pin(async { Ok(()) })
+        });
+        written.await.expect("committed");
+        rig.read(&body, 0..150_000).await
+    };
+    for (value, reason) in [(Some(b"no frame".as_slice()), "a frame is cut short"), (None, "the row is missing")] {
+        let Err(Error::Corrupt(place)) = overwrite(value).await else { panic!("not found") };
+        assert!(place.ends_with(reason), "{place}");
+        assert_eq!(rig.read(&body, 0..65_536).await.expect("the first frame"), noise(44, 65_536));
+    }
+}
