@@ -1,9 +1,10 @@
 //! Mail in, over SMTP, from Postfix's own load generator: Posthouse beside Postfix with Dovecot, in one run.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -125,10 +126,10 @@ impl Posthouse {
         let group = CpuGroup::new("posthouse")?;
         let mut command = Command::new(&arguments.posthouse);
         command.arg("demo").arg("--data").arg(dir).arg("--port-offset").arg(arguments.port_offset.to_string());
-        command.env("POSTHOUSE_OBSERVE__LOG_LEVEL", "error");
-        // A name server that answers at once that there is nothing stands for a fast resolver; Postfix runs without DNS.
+        // The peer runs without DNS and judges no sender.
         command.env("POSTHOUSE_FILTER__SPF", "false").env("POSTHOUSE_FILTER__DMARC", "false");
-        command.stderr(Stdio::null());
+        // Every message is logged, as the peer logs them.
+        command.stderr(File::create(dir.with_extension("log"))?);
         let child = group.spawn(&mut command)?;
         let server = Self { child, group, offset: arguments.port_offset };
         wait_for_port(&server.smtp())?;
