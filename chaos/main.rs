@@ -25,7 +25,9 @@ struct Arguments {
 enum Command {
     /// Kill a process that writes to a store, again and again, and prove that nothing acknowledged is lost
     StoreKill(scenario::store_kill::Args),
-    /// The load that store-kill runs in a child process
+    /// Cut the power under a process that writes to a store: a file system of its own is shut down, again and again
+    PowerCut(scenario::power_cut::Args),
+    /// The load that store-kill and power-cut run in a child process
     #[command(hide = true)]
     StoreLoad(scenario::store_load::Args),
     /// Deliveries per second of the store alone, beside the disk's own limit and Maildir files
@@ -43,6 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::StoreKill(arguments) => scenario::store_kill::run(&arguments),
+        Command::PowerCut(arguments) => scenario::power_cut::run(&arguments),
         Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -51,7 +51,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     for round in 0..rounds {
         // From the first octets that a start writes to a second of full load.
         let life = Duration::from_millis(random.random_range(0..1000));
-        run_child(&dir, (seed, round), life, &mut ledger)?;
+        run_child(&dir, (seed, round), life, &mut ledger, |child| Ok(child.kill()?))?;
         let is_last = round + 1 == rounds;
         if is_last {
             verified.clear();
@@ -75,8 +75,14 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a child, lets it work, kills it, and notes all that it said.
-fn run_child(dir: &Path, (seed, round): (u64, u32), life: Duration, ledger: &mut Ledger) -> anyhow::Result<()> {
+/// Starts a child, lets it work, ends it, and notes all that it said until then.
+pub(super) fn run_child(
+    dir: &Path,
+    (seed, round): (u64, u32),
+    life: Duration,
+    ledger: &mut Ledger,
+    end: impl FnOnce(&mut Child) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("store-load")
         .args(["--seed", &seed.to_string(), "--round", &round.to_string(), "--dir"])
@@ -101,8 +107,11 @@ fn run_child(dir: &Path, (seed, round): (u64, u32), life: Duration, ledger: &mut
         lines.recv_timeout(START_MAX).ok().context("the child did not start")?;
     }
     std::thread::sleep(life);
-    child.kill()?;
+    let ended = end(&mut child);
+    // Whatever became of that, no child is left behind.
+    let _ = child.kill();
     child.wait()?;
+    ended?;
     reader.join().map_err(|_| anyhow::anyhow!("the reader of the child's output ended early"))?;
     for (_, line) in lines {
         note(&line, ledger)?;
@@ -123,10 +132,10 @@ fn note(line: &str, ledger: &mut Ledger) -> anyhow::Result<()> {
 }
 
 /// Names that were verified before, by their place.
-type Verified = HashMap<(AccountId, Uid), String>;
+pub(super) type Verified = HashMap<(AccountId, Uid), String>;
 
 /// Opens the store and reads every message; one that was read in an earlier round is only looked up.
-async fn read_all(dir: &Path, verified: &mut Verified) -> anyhow::Result<HashMap<String, usize>> {
+pub(super) async fn read_all(dir: &Path, verified: &mut Verified) -> anyhow::Result<HashMap<String, usize>> {
     let store = Store::open(dir, &settings()).await?;
     let mut found = HashMap::new();
     for (account, inbox) in make_accounts(&store, ACCOUNTS).await? {

@@ -37,8 +37,13 @@ const DOMAIN: DomainId = DomainId::new(1);
 const SHARED_MAX: usize = 24;
 
 pub fn settings() -> posthouse_conf::Storage {
-    // Small segments, so that every run rolls over and unlinks some.
-    posthouse_conf::Storage { segment_max: posthouse_conf::Size::mib(2), ..posthouse_conf::Storage::default() }
+    // Small segments and a small journal, so that every run rolls over, unlinks some and takes much into the index.
+    posthouse_conf::Storage {
+        segment_max: posthouse_conf::Size::mib(2),
+        journal_max: posthouse_conf::Size::kib(256),
+        checkpoint_interval: posthouse_conf::Span::ms(300),
+        ..posthouse_conf::Storage::default()
+    }
 }
 
 pub fn now() -> UnixMillis {

@@ -1,0 +1,170 @@
+//! Power cuts against the store: a file system of its own is shut down under a child that writes, without a flush of what it
+//! holds in memory, in half of the rounds after some of the newest pages went to the disk out of order.
+//!
+//! Needs root, a loop device, mkfs.ext4 and xfs_io (package xfsprogs). The child is stopped before the cut, so that what it
+//! had said by then is known; what the file system had not made durable is gone afterwards, as with a machine's power.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::store_kill::{read_all, run_child};
+use crate::oracle::Ledger;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Cuts.
+    #[arg(long, default_value_t = 50)]
+    rounds: u32,
+    /// Repeats a run; drawn and printed when absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where the image of the file system lies; a temporary directory by default.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+const IMAGE: u64 = 2 << 30;
+const PAGE: u64 = 4096;
+/// Files whose pages are written out of order, the newest ones.
+const NEWEST: usize = 4;
+/// Pages looked at in each; a journal that is written over is no longer than that.
+const PAGES: u64 = 600;
+
+pub fn run(arguments: &Args) -> anyhow::Result<()> {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    println!("power-cut: seed {seed}, {} rounds", arguments.rounds);
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("posthouse-power-cut");
+    let lab = match &arguments.dir {
+        Some(dir) => builder.tempdir_in(dir)?,
+        None => builder.tempdir()?,
+    };
+    let disk = Disk::make(lab.path())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut ledger = Ledger::default();
+    let mut verified = HashMap::new();
+    for round in 0..arguments.rounds {
+        let mounted = disk.mount()?;
+        let store = mounted.0.join("store");
+        let life = Duration::from_millis(random.random_range(60..1500));
+        let is_torn = round % 2 == 1;
+        run_child(&store, (seed, round), life, &mut ledger, |child| cut(child, &mounted.0, is_torn, &mut random))?;
+        drop(mounted);
+        let mounted = disk.mount()?;
+        let store = mounted.0.join("store");
+        if round + 1 == arguments.rounds {
+            verified.clear();
+        }
+        let found = runtime.block_on(read_all(&store, &mut verified));
+        let found = found.with_context(|| format!("round {round}, seed {seed}"))?;
+        let violations = ledger.judge(&found);
+        for violation in &violations {
+            println!("round {round}: {violation}");
+        }
+        ensure!(violations.is_empty(), "{} violations in round {round}, seed {seed}", violations.len());
+        if round % 10 == 9 {
+            println!("round {}: {:?}", round + 1, ledger.counts());
+        }
+    }
+    let counts = ledger.counts();
+    println!(
+        "power-cut: {} cuts, half of them with torn pages, {} tried, {} acknowledged, {} unanswered, {} removed; \
+         lost 0, doubled 0, damaged 0; seed {seed}",
+        arguments.rounds, counts.tried, counts.acknowledged, counts.unanswered, counts.removed
+    );
+    Ok(())
+}
+
+/// Stops the child, lets some pages of the newest files reach the disk where the round says so, and shuts the file system
+/// down with the rest unwritten.
+fn cut(child: &mut Child, mount: &Path, is_torn: bool, random: &mut StdRng) -> anyhow::Result<()> {
+    tool("kill", &["-STOP", &child.id().to_string()])?;
+    if is_torn {
+        for file in newest(&mount.join("store"))? {
+            write_some_pages(&file, random)?;
+        }
+    }
+    tool("xfs_io", &["-x", "-c", "shutdown", &mount.to_string_lossy()])
+}
+
+/// Writes back a random half of a file's last pages; clean ones cost nothing.
+fn write_some_pages(file: &Path, random: &mut StdRng) -> anyhow::Result<()> {
+    let pages = fs::metadata(file)?.len().div_ceil(PAGE);
+    let mut arguments: Vec<String> = Vec::new();
+    for page in pages.saturating_sub(PAGES)..pages {
+        if random.random() {
+            arguments.extend(["-c".to_owned(), format!("sync_range -w {} {PAGE}", page * PAGE)]);
+        }
+    }
+    if arguments.is_empty() {
+        return Ok(());
+    }
+    let file = file.to_string_lossy().into_owned();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([file.as_str()]).collect();
+    tool("xfs_io", &arguments)
+}
+
+/// Some of the files written last.
+fn newest(store: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for dir in [store.to_owned(), store.join("segments")] {
+        // Neither is there when the cut comes early.
+        let Ok(entries) = fs::read_dir(dir) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_file() {
+                files.push((meta.modified()?, entry.path()));
+            }
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().rev().take(NEWEST).map(|(_, path)| path).collect())
+}
+
+/// A file with a file system in it.
+struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+/// Where it is mounted; unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Disk {
+    fn make(lab: &Path) -> anyhow::Result<Self> {
+        let (image, mount) = (lab.join("image"), lab.join("mount"));
+        fs::create_dir(&mount)?;
+        fs::File::create(&image)?.set_len(IMAGE)?;
+        tool("mkfs.ext4", &["-q", "-F", &image.to_string_lossy()])?;
+        Ok(Self { image, mount })
+    }
+
+    fn mount(&self) -> anyhow::Result<Mounted> {
+        tool("mount", &["-o", "loop", &self.image.to_string_lossy(), &self.mount.to_string_lossy()])?;
+        Ok(Mounted(self.mount.clone()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = tool("umount", &[&self.0.to_string_lossy()]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn tool(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(name).args(arguments).output().with_context(|| format!("running {name}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name} failed: {}", said.trim());
+    Ok(())
+}
