@@ -15,12 +15,14 @@ use std::time::Duration;
 
 use posthouse_conf::Settings;
 use posthouse_storage::Store;
+use posthouse_storage::gate::{Entry, Formats, Incarnation, Membership};
 use ractor::ActorRef;
 use thiserror::Error;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use crate::admin::Admin;
+use crate::clock;
 
 pub(crate) use root::RootMsg;
 pub use services::Services;
@@ -52,6 +54,7 @@ const STORE_DIR: &str = "store";
 /// A running node.
 pub struct Node {
     services: Arc<Services>,
+    membership: Membership,
     root: ActorRef<RootMsg>,
     root_ended: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -64,6 +67,13 @@ impl Node {
         let store = Store::open(&dir, &settings.storage)
             .await
             .map_err(|source| StartError::Store { dir: dir.display().to_string(), source })?;
+        let membership = match enter(&settings, &store).await {
+            Ok(membership) => membership,
+            Err(source) => {
+                let _ = store.close().await;
+                return Err(StartError::Store { dir: dir.display().to_string(), source });
+            }
+        };
         let (failed, stop_requested) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let (root, root_ended) = root::start(&settings, failed.clone(), stop_requested.clone()).await?;
         let services = match services::start(settings, store.clone(), &root, (failed, stop_requested)).await {
@@ -74,7 +84,7 @@ impl Node {
                 return Err(error);
             }
         };
-        Ok(Self { services, root, root_ended: Mutex::new(Some(root_ended)) })
+        Ok(Self { services, membership, root, root_ended: Mutex::new(Some(root_ended)) })
     }
 
     /// Runs administrators' commands on this node.
@@ -125,8 +135,23 @@ impl Node {
         if let Some(ended) = self.root_ended.lock().await.take() {
             let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
         }
-        if let Err(error) = services.store.close().await {
+        // A row that stays is of a run that was killed; the next one knows.
+        let left = self.membership.leave().await;
+        if let Err(error) = services.store.close().await.and(left) {
             posthouse_obs::emit(posthouse_obs::event::actor::NodeEndedBadly { reason: error.to_string() });
         }
     }
+}
+
+/// Registers this run at the version gate. One process owns the store, so that the gate opens to all that it writes.
+async fn enter(settings: &Settings, store: &Store) -> Result<Membership, posthouse_storage::Error> {
+    let entry = Entry {
+        incarnation: Incarnation::new(rand::random()),
+        name: settings.node.hostname.clone(),
+        formats: Formats::up_to(settings.cluster.format_max)?,
+        now: clock::now(),
+    };
+    let membership = Membership::enter(store, entry).await?;
+    membership.open_alone().await?;
+    Ok(membership)
 }

@@ -8,6 +8,7 @@ use posthouse_actors::admin::{AdminRequest, CheckView, FindingView};
 use posthouse_conf::Settings;
 use posthouse_mail::Domain;
 use posthouse_net::resolver::{Answer, Resolver};
+use posthouse_storage::gate::Formats;
 use serde::Serialize;
 
 use super::output::Output;
@@ -41,6 +42,7 @@ pub async fn run(arguments: CheckArgs, output: Output) -> anyhow::Result<ExitCod
     let running = posthouse_net::local_socket::connect(&settings.node.data_dir).await.is_ok();
     let mut findings =
         vec![Finding { what: "configuration", ok: true, detail: "every key is known and valid".to_owned() }];
+    findings.push(formats(&settings));
     findings.push(certificate(&settings));
     findings.extend(ports(&settings, running));
     findings.push(hostname(&settings).await);
@@ -74,6 +76,14 @@ async fn check_store(arguments: &CheckArgs, output: Output) -> anyhow::Result<Ex
         lines.join("\n")
     })?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn formats(settings: &Settings) -> Finding {
+    let what = "formats";
+    match Formats::up_to(settings.cluster.format_max) {
+        Ok(formats) => Finding { what, ok: true, detail: format!("reads {} to {}", formats.min, formats.max) },
+        Err(error) => Finding { what, ok: false, detail: error.to_string() },
+    }
 }
 
 fn certificate(settings: &Settings) -> Finding {

@@ -208,10 +208,13 @@ async fn insert(txn: &mut Transaction<'_>, staged: &StagedBody) -> Result<(), Er
     Ok(())
 }
 
+/// The name of the secret that ids are made with.
+pub(crate) const ID_KEY: &str = "blob-id";
+
 /// The secret under which contents are hashed to ids, made at the first open. Its scope is the site: equal bodies of all
 /// accounts are one blob.
 pub(crate) async fn id_key(txn: &mut Transaction<'_>) -> Result<[u8; 32], Error> {
-    let name = keys::secret("blob-id");
+    let name = keys::secret(ID_KEY);
     if let Some(row) = txn.get(&name).await? {
         return row.as_ref().try_into().map_err(|_| Error::Corrupt("the blob-id secret is not 32 octets".to_owned()));
     }

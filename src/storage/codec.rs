@@ -1,7 +1,8 @@
 //! How a record becomes a row: one version octet, then prost; a value over 64 KiB is split here and nowhere else.
 //!
 //! Apart so that no caller knows of pieces: a row's head says how many there are, the pieces lie in a subspace of their
-//! own (`keys::chunk`), and overwriting or removing a row that may be split clears its old pieces.
+//! own (`keys::chunk`), and overwriting or removing a row that may be split clears its old pieces. A transaction knows the
+//! format that it may write (`gate`); every format from `FORMAT_MIN` on is read.
 
 use bytes::Bytes;
 
@@ -13,10 +14,10 @@ use crate::transaction::Transaction;
 /// Octets of a value that stay in one row.
 pub const SPLIT_AT: usize = 64 * 1024;
 
-/// The layout that this binary writes.
-const VERSION: u8 = 1;
+/// The oldest record format that this binary reads: from the first release on, the one before its own.
+pub const FORMAT_MIN: u32 = 1;
 /// The newest record format that this binary writes and reads.
-pub const FORMAT_MAX: u32 = VERSION as u32;
+pub const FORMAT_MAX: u32 = 1;
 /// Second octet: the record follows.
 const WHOLE: u8 = 0;
 /// Second octet: the number of pieces follows.
@@ -52,8 +53,12 @@ pub async fn expect<R: Record>(txn: &mut Transaction<'_>, key: &Key, what: &str)
 /// Turns a row that a scan returned into its record, fetching its pieces if it has any.
 pub async fn decode<R: Record>(txn: &mut Transaction<'_>, key: &[u8], value: &[u8]) -> Result<R, Error> {
     match value {
-        [VERSION, WHOLE, body @ ..] => parse(key, body),
-        [VERSION, SPLIT, count @ ..] if R::MAY_SPLIT => {
+        [version, ..] if u32::from(*version) > FORMAT_MAX => {
+            Err(Error::NewerFormat { found: u64::from(*version), known: u64::from(FORMAT_MAX) })
+        }
+        [version, ..] if u32::from(*version) < FORMAT_MIN => Err(damaged(key)),
+        [_, WHOLE, body @ ..] => parse(key, body),
+        [_, SPLIT, count @ ..] if R::MAY_SPLIT => {
             let count = <[u8; 4]>::try_from(count).map(u32::from_be_bytes).map_err(|_| damaged(key))?;
             let mut whole = Vec::new();
             for number in 0..count {
@@ -61,9 +66,6 @@ pub async fn decode<R: Record>(txn: &mut Transaction<'_>, key: &[u8], value: &[u
                 whole.extend_from_slice(&piece);
             }
             parse(key, &whole)
-        }
-        [version, ..] if *version > VERSION => {
-            Err(Error::NewerFormat { found: u64::from(*version), known: u64::from(VERSION) })
         }
         _ => Err(damaged(key)),
     }
@@ -81,10 +83,7 @@ pub fn pieces(value: &[u8]) -> Option<u32> {
 pub fn insert<R: Record>(txn: &mut Transaction<'_>, key: &Key, record: &R) -> Result<(), Error> {
     let size = record.encoded_len();
     if size <= SPLIT_AT {
-        let mut value = Vec::with_capacity(size + 2);
-        value.extend_from_slice(&[VERSION, WHOLE]);
-        record.encode_raw(&mut value);
-        txn.set(key, &value);
+        txn.set(key, &encode(record, txn.format()));
         return Ok(());
     }
     if !R::MAY_SPLIT {
@@ -96,10 +95,18 @@ pub fn insert<R: Record>(txn: &mut Transaction<'_>, key: &Key, record: &R) -> Re
     for (number, piece) in (0..count).zip(pieces) {
         txn.set(&keys::chunk(key, number), piece);
     }
-    let mut head = vec![VERSION, SPLIT];
+    let mut head = vec![txn.format(), SPLIT];
     head.extend_from_slice(&count.to_be_bytes());
     txn.set(key, &head);
     Ok(())
+}
+
+/// The value of a record that is not split.
+pub fn encode<R: Record>(record: &R, format: u8) -> Vec<u8> {
+    let mut value = Vec::with_capacity(record.encoded_len() + 2);
+    value.extend_from_slice(&[format, WHOLE]);
+    record.encode_raw(&mut value);
+    value
 }
 
 /// Writes a record over what the key had.

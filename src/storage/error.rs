@@ -53,6 +53,12 @@ pub enum Error {
     /// The files were written by a newer version.
     #[error("the store has format {found}, this program reads up to {known}")]
     NewerFormat { found: u64, known: u64 },
+    /// A node that lives cannot read a format that is to be written.
+    #[error("node {node} reads formats up to {reads} only")]
+    GateClosed { node: String, reads: u32 },
+    /// Records are older than this program reads: a version between has to run first.
+    #[error("the store has format {found}, this program reads from {known} on; run a version between first")]
+    OlderFormat { found: u64, known: u64 },
     /// A mailbox name, address or selector that cannot be.
     #[error("{0}")]
     Invalid(&'static str),
@@ -83,6 +89,8 @@ impl Error {
             | Self::Corrupt(_)
             | Self::Fenced { .. }
             | Self::NewerFormat { .. }
+            | Self::OlderFormat { .. }
+            | Self::GateClosed { .. }
             | Self::Busy
             | Self::CopyUnfinished
             | Self::Locked => Failure::OURS,

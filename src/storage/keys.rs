@@ -81,6 +81,8 @@ subspaces! {
     BlobStaged = 0x49, Inserted;  // time, blob -> nothing: what the orphan sweep looks at
     Secret = 0x4a, Inserted;      // name -> octets
     Meta = 0x4b, Inserted;        // name -> facts of the store itself
+    Node = 0x4c, Inserted;        // incarnation -> name, formats that it reads, heartbeat
+    Gate = 0x4d, Inserted;        // -> level: the format that every node reads
     InsertedChunk = 0x4f, Inserted; // a whole key, number -> octets of a split value
 
     Counter = 0x60, Commutative;  // name -> count
@@ -391,6 +393,15 @@ pub fn secret(name: &str) -> Key {
 }
 pub fn meta(name: &str) -> Key {
     Key::open(Subspace::Meta).text(name.as_bytes())
+}
+pub fn node(incarnation: u64) -> Key {
+    Key::open(Subspace::Node).u64(incarnation)
+}
+pub fn nodes() -> KeyRange {
+    Key::open(Subspace::Node).children()
+}
+pub fn gate() -> Key {
+    Key::open(Subspace::Gate)
 }
 pub fn counter(name: &str) -> Key {
     Key::open(Subspace::Counter).text(name.as_bytes())

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 #[cfg(test)]
 mod fixture;
+pub mod gate;
 pub mod keys;
 pub mod lock;
 pub mod mailbox;
@@ -32,7 +33,7 @@ mod writer;
 
 pub use blob::sweep::SweepReport;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
-pub use codec::FORMAT_MAX;
+pub use codec::{FORMAT_MAX, FORMAT_MIN};
 pub use engine::{Atomic, Isolation, Page, RangeRequest, Versionstamp, Watch};
 pub use error::Error;
 pub use keys::BlobOwner;

@@ -4,11 +4,15 @@
 //! functions turns its own rows into those types in one place. Tags are never used again for something else.
 
 pub mod account;
+pub mod cluster;
+#[cfg(test)]
+mod golden;
 pub mod mailbox;
 pub mod message;
 pub mod transport;
 
 pub use account::{AccountRow, AddressRow, CredentialRow, DkimKeyRow, DomainRow, LockRow, PendingCopy, RoleMailbox};
+pub use cluster::{GateRow, NodeRow};
 pub use mailbox::{ChangeRow, MailboxChange, MailboxRow, UidRange};
 pub use message::{DoneRow, EmailMailbox, EmailRow, MembershipRow};
 pub use transport::{

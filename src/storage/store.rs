@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::{Embedded, Engine, Kv, Watch};
 use crate::error::Error;
+use crate::gate;
 use crate::shard::{Epoch, Fence, ShardId};
 use crate::transaction::Transaction;
 
@@ -26,6 +28,8 @@ pub struct Store {
     engine: Engine,
     blobs: Arc<Blobs>,
     retry: Retry,
+    /// The format of records that the gate lets this node write.
+    format: Arc<AtomicU8>,
 }
 
 /// The bounds of the retry loop.
@@ -57,7 +61,7 @@ impl Store {
             Offer::Rows => Place::Rows(Rows::new(engine.clone(), retry)),
         };
         let blobs = Arc::new(Blobs::new(place, engine.clone(), key, settings));
-        Ok(Self { engine, blobs, retry })
+        Ok(Self { engine, blobs, retry, format: Arc::new(AtomicU8::new(gate::FORMAT_SURE)) })
     }
 
     /// Runs a transaction until it commits, within bounds of tries and time. `f` may run again, also after a commit whose
@@ -67,7 +71,17 @@ impl Store {
         T: Send,
         F: for<'t> FnMut(&'t mut Transaction<'env>) -> BoxFuture<'t, Result<T, Error>> + Send,
     {
-        transact(&self.engine, self.retry, f).await
+        let mut f = f;
+        transact(&self.engine, self.retry, |txn| {
+            txn.with_format(self.format.load(Ordering::Acquire));
+            f(txn)
+        })
+        .await
+    }
+
+    /// From now on records are written in this format: the gate says that every node reads it.
+    pub(crate) fn write_format(&self, format: u8) {
+        self.format.store(format, Ordering::Release);
     }
 
     /// The right to write a shard's owned rows. With the embedded engine the lock of the directory stands for all leases:

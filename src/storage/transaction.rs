@@ -12,6 +12,7 @@ use posthouse_mail::BlobId;
 use crate::blob::{self, StagedBody};
 use crate::engine::{Atomic, Commit, EngineTxn, Isolation, KvTxn, Page, RangeRequest};
 use crate::error::Error;
+use crate::gate;
 use crate::keys;
 use crate::seal;
 use crate::shard::{Epoch, Fence};
@@ -21,6 +22,8 @@ pub struct Transaction<'env> {
     engine: EngineTxn,
     staged: Vec<Attached>,
     mode: Mode,
+    /// The format of the records that it writes.
+    format: u8,
     env: PhantomData<fn() -> &'env ()>,
 }
 
@@ -39,7 +42,17 @@ struct Attached {
 
 impl Transaction<'_> {
     pub(crate) fn new(engine: EngineTxn) -> Self {
-        Self { engine, staged: Vec::new(), mode: Mode::ReadWrite, env: PhantomData }
+        Self { engine, staged: Vec::new(), mode: Mode::ReadWrite, format: gate::FORMAT_SURE, env: PhantomData }
+    }
+
+    /// Writes records in a newer format than every node reads that ever was.
+    pub(crate) fn with_format(&mut self, format: u8) {
+        self.format = format;
+    }
+
+    /// The format of the records that it writes.
+    pub(crate) fn format(&self) -> u8 {
+        self.format
     }
 
     pub(crate) fn snapshot(engine: EngineTxn) -> Self {

@@ -34,6 +34,10 @@ const WITHOUT_FENCE: &[(&str, &str, &str)] = &[
     ("queue", "insert", "inserted by anyone under a unique id"),
     ("queue", "add", "inserted by anyone under a unique id"),
     ("queue", "count_work", "commutative: counters"),
+    ("gate", "enter", "inserted by anyone under a unique incarnation; the gate is read in the same transaction"),
+    ("gate", "renew", "its own node's row"),
+    ("gate", "open", "the gate, which every node row that it reads guards"),
+    ("gate", "leave", "its own node's row"),
     ("secret", "get_or_create", "written once, by whoever is first"),
 ];
 

@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::keys::{self, Key, Place, Subspace};
 use crate::record::account::IdRow;
 use crate::record::{
-    AccountRow, AddressRow, ChangeRow, CredentialRow, DkimKeyRow, DomainRow, DoneRow, EmailRow, LockRow, MailboxRow,
-    MembershipRow, QueueMessageRow, QueueWorkRow, SpoolRow,
+    AccountRow, AddressRow, ChangeRow, CredentialRow, DkimKeyRow, DomainRow, DoneRow, EmailRow, GateRow, LockRow,
+    MailboxRow, MembershipRow, NodeRow, QueueMessageRow, QueueWorkRow, SpoolRow,
 };
 use crate::seal;
 use crate::shard::ShardId;
@@ -107,6 +107,8 @@ impl Step {
             S::DkimKey => self.decode::<DkimKeyRow>(key, value).await,
             S::Address => self.decode::<AddressRow>(key, value).await,
             S::QueueWork => self.decode::<QueueWorkRow>(key, value).await,
+            S::Node => self.decode::<NodeRow>(key, value).await,
+            S::Gate => self.decode::<GateRow>(key, value).await,
             S::Spool => self.decode::<SpoolRow>(key, value).await,
             S::QueueMessage => self.decode::<QueueMessageRow>(key, value).await,
             S::Fence | S::Counter | S::QueueCount | S::Segment if value.len() != 8 => {

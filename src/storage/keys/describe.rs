@@ -98,7 +98,11 @@ impl Reader<'_> {
                 self.place.piece = Some(number);
                 self.say(&format!("piece {number}"));
             }
-            S::DomainName | S::Secret | S::Meta | S::Counter | S::QueueCount => {
+            S::DomainName | S::QueueCount => {
+                let name = Domain::parse(&self.text()?).ok()?;
+                self.say(&format!("{} {name}", noun(subspace)));
+            }
+            S::Secret | S::Meta | S::Counter => {
                 let name = self.text()?;
                 self.say(&format!("{} {name}", noun(subspace)));
             }
@@ -106,6 +110,11 @@ impl Reader<'_> {
                 let account = AccountId::new(self.u64()?);
                 self.say(&format!("list of administrators, {account}"));
             }
+            S::Node => {
+                let incarnation = self.u64()?;
+                self.say(&format!("node {incarnation:x}"));
+            }
+            S::Gate => self.say("gate of formats"),
             S::Spool | S::QueueMessage => {
                 let id = IngestId::new(self.u128()?);
                 self.say(&format!("{} {id}", noun(subspace)));
