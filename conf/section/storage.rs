@@ -1,6 +1,10 @@
 //! `[storage]`: the store. What only one engine needs has a table of its own inside the section.
 
 mod foundationdb;
+mod serve;
+mod served;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +12,14 @@ use super::Complaint;
 use crate::unit::{Size, Span};
 
 pub use foundationdb::FoundationDb;
+pub use serve::Serve;
+pub use served::Served;
 
 /// The store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// Which engine: `embedded` keeps everything on this machine.
+    /// Which engine: `embedded` keeps everything on this machine, `served` uses the store of another node.
     pub engine: Engine,
     /// Page cache of the ordered index.
     pub cache: Size,
@@ -47,7 +53,11 @@ pub struct Storage {
     pub sweep_interval: Span,
     /// Segment files open at once.
     pub open_files_max: usize,
+    /// Where several processes can reach the store: its owner counts as gone when it gave no sign of life for this long.
+    pub owner_lease: Span,
     pub foundationdb: FoundationDb,
+    pub served: Served,
+    pub serve: Serve,
 }
 
 impl Default for Storage {
@@ -70,15 +80,27 @@ impl Default for Storage {
             done_ttl: Span::days(14),
             sweep_interval: Span::hours(1),
             open_files_max: 128,
+            owner_lease: Span::secs(10),
             foundationdb: FoundationDb::default(),
+            served: Served::default(),
+            serve: Serve::default(),
         }
     }
 }
 
 impl Storage {
     pub(super) fn complaint(&self) -> Complaint {
-        self.foundationdb.complaint()
+        self.foundationdb.complaint().or_else(|| self.serve.complaint(self.engine)).or_else(|| match self.engine {
+            Engine::Served => self.served.complaint(),
+            Engine::Embedded => None,
+        })
     }
+}
+
+/// The first file that is not named. Connections between nodes are mutual TLS or none.
+fn missing(files: &[(&'static str, &PathBuf)]) -> Complaint {
+    let unnamed = files.iter().find(|(_, file)| file.as_os_str().is_empty());
+    unnamed.map(|(key, _)| (*key, "names no file; `posthouse certificate` makes what nodes need".to_owned()))
 }
 
 /// Which engine keeps the store.
@@ -86,4 +108,5 @@ impl Storage {
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     Embedded,
+    Served,
 }

@@ -18,10 +18,12 @@ mod conformance;
 pub(crate) mod embedded;
 #[cfg_attr(not(test), allow(dead_code, reason = "opened as soon as bodies can be rows"))]
 pub(crate) mod foundationdb;
+pub mod served;
 mod watch;
 
 pub(crate) use embedded::{Embedded, EmbeddedTxn};
 pub(crate) use foundationdb::{FoundationDb, FoundationDbTxn};
+use served::{Served, ServedTxn};
 pub use watch::Watch;
 
 /// Octets of a key, on every engine: FoundationDB's limit less the room for the prefix under which a cluster is shared.
@@ -46,6 +48,12 @@ impl Versionstamp {
         octets[..8].copy_from_slice(&version.to_be_bytes());
         octets[8..].copy_from_slice(&order.to_be_bytes());
         Self(octets)
+    }
+
+    /// The commit version in it.
+    pub(crate) fn version(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
@@ -178,12 +186,14 @@ pub(crate) enum Engine {
     Embedded(Embedded),
     #[allow(dead_code, reason = "opened as soon as bodies can be rows")]
     FoundationDb(FoundationDb),
+    Served(Served),
 }
 
 /// A transaction of the engine that a store runs on.
 pub(crate) enum EngineTxn {
     Embedded(EmbeddedTxn),
     FoundationDb(FoundationDbTxn),
+    Served(ServedTxn),
 }
 
 impl Kv for Engine {
@@ -193,6 +203,7 @@ impl Kv for Engine {
         match self {
             Self::Embedded(engine) => EngineTxn::Embedded(engine.begin()),
             Self::FoundationDb(engine) => EngineTxn::FoundationDb(engine.begin()),
+            Self::Served(engine) => EngineTxn::Served(engine.begin()),
         }
     }
 
@@ -200,6 +211,7 @@ impl Kv for Engine {
         match self {
             Self::Embedded(engine) => engine.watch(key).await,
             Self::FoundationDb(engine) => engine.watch(key).await,
+            Self::Served(engine) => engine.watch(key).await,
         }
     }
 }
@@ -210,6 +222,7 @@ macro_rules! each {
         match $self {
             EngineTxn::Embedded($txn) => $call,
             EngineTxn::FoundationDb($txn) => $call,
+            EngineTxn::Served($txn) => $call,
         }
     };
 }

@@ -74,6 +74,9 @@ pub enum Error {
     /// Another process has the directory open.
     #[error("the store is in use by another process")]
     Locked,
+    /// Another node owns the mail in the store.
+    #[error("the store is in use by {by}")]
+    Owned { by: String },
 }
 
 impl Error {
@@ -93,7 +96,8 @@ impl Error {
             | Self::GateClosed { .. }
             | Self::Busy
             | Self::CopyUnfinished
-            | Self::Locked => Failure::OURS,
+            | Self::Locked
+            | Self::Owned { .. } => Failure::OURS,
             // A bug of ours that a repeat would only meet again.
             Self::Unreadable => Failure { fault: Fault::Ours, try_again: false },
             // The owner can make room.

@@ -10,15 +10,19 @@ use futures_util::future::BoxFuture;
 use posthouse_conf::Storage as Settings;
 use posthouse_conf::storage::Engine as Choice;
 use posthouse_mail::stage::BodyRef;
+use posthouse_obs::emit;
+use posthouse_obs::event::store as event;
 use rand::Rng as _;
 
 use crate::blob::place::{Offer, Place};
 use crate::blob::rows::Rows;
 use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::{Blobs, BodyWriter};
+use crate::engine::served::{Connector, Served, Server};
 use crate::engine::{Embedded, Engine, Kv, Watch};
 use crate::error::Error;
 use crate::gate;
+use crate::owner::{self, Claim, Ownership};
 use crate::shard::{Epoch, Fence, ShardId};
 use crate::transaction::Transaction;
 
@@ -30,13 +34,15 @@ pub struct Store {
     retry: Retry,
     /// The format of records that the gate lets this node write.
     format: Arc<AtomicU8>,
+    /// Absent where the lock of the directory stands for all leases.
+    owner: Option<Arc<Ownership>>,
 }
 
 /// The bounds of the retry loop.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retry {
-    tries_max: usize,
-    timeout: Duration,
+    pub(crate) tries_max: usize,
+    pub(crate) timeout: Duration,
 }
 
 impl Store {
@@ -48,8 +54,49 @@ impl Store {
                 let segments = engine.segments();
                 (Engine::Embedded(engine), Offer::Segments(segments))
             }
+            Choice::Served => return Err(Error::Invalid("the engine `served` has no directory of its own")),
         };
-        Self::on(engine, offer, settings).await
+        let store = Self::on(engine, offer, settings).await?;
+        let is_served = !settings.serve.listen.is_empty();
+        match settings.serve.dedicated {
+            // Its client owns the mail.
+            true => Ok(store),
+            false if is_served => store.owned(Claim::Served(settings.owner_lease.get())).await,
+            false if owner::is_taken(&store.engine, store.retry).await? => store.owned(Claim::Locked).await,
+            // Nobody but this process ever had it: the lock of the directory stands for all leases.
+            false => Ok(store),
+        }
+    }
+
+    /// Opens the store that another node serves, and becomes its owner.
+    pub async fn connect(connector: Box<dyn Connector>, settings: &Settings) -> Result<Self, Error> {
+        let engine = Engine::Served(Served::open(connector, &settings.served).await?);
+        let store = Self::on(engine, Offer::Rows, settings).await?;
+        store.owned(Claim::After(settings.owner_lease.get())).await
+    }
+
+    /// Takes the right to write owned rows.
+    async fn owned(self, claim: Claim) -> Result<Self, Error> {
+        let owner = Ownership::take(&self.engine, self.retry, claim).await?;
+        Ok(Self { owner: Some(Arc::new(owner)), ..self })
+    }
+
+    /// Serves this store to other nodes.
+    pub async fn server(&self, settings: &Settings) -> Result<Server, Error> {
+        match &self.engine {
+            Engine::Embedded(engine) => Server::start(engine.clone(), settings.serve.clone()).await,
+            Engine::Served(_) | Engine::FoundationDb(_) => {
+                Err(Error::Invalid("only the engine `embedded` is served to others"))
+            }
+        }
+    }
+
+    /// Returns when another process took the store: from then on every owned write of this one is refused.
+    pub async fn lost(&self) {
+        match &self.owner {
+            Some(owner) => owner.clone().lost().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The store on an open engine, its bodies where that keeps them.
@@ -61,7 +108,8 @@ impl Store {
             Offer::Rows => Place::Rows(Rows::new(engine.clone(), retry)),
         };
         let blobs = Arc::new(Blobs::new(place, engine.clone(), key, settings));
-        Ok(Self { engine, blobs, retry, format: Arc::new(AtomicU8::new(gate::FORMAT_SURE)) })
+        let format = Arc::new(AtomicU8::new(gate::FORMAT_SURE));
+        Ok(Self { engine, blobs, retry, format, owner: None })
     }
 
     /// Runs a transaction until it commits, within bounds of tries and time. `f` may run again, also after a commit whose
@@ -84,12 +132,10 @@ impl Store {
         self.format.store(format, Ordering::Release);
     }
 
-    /// The right to write a shard's owned rows. With the embedded engine the lock of the directory stands for all leases:
-    /// every shard is this process's, under its first epoch.
+    /// The right to write a shard's owned rows: every shard is the owner's, under the epoch in which it took the store. A
+    /// directory that no other process can reach is never taken; its lock stands for all leases, under the first epoch.
     pub fn fence(&self, shard: ShardId) -> Fence {
-        match &self.engine {
-            Engine::Embedded(_) | Engine::FoundationDb(_) => Fence { shard, epoch: Epoch::FIRST },
-        }
+        Fence { shard, epoch: self.owner.as_ref().map_or(Epoch::FIRST, |owner| owner.epoch()) }
     }
 
     /// A reader of the latest state. It keeps that state for at most `MAX_AGE`; then its reads are `TooOld`.
@@ -130,9 +176,19 @@ impl Store {
 
     /// Finishes what is queued and releases the directory. Later calls on any clone are refused.
     pub async fn close(&self) -> Result<(), Error> {
+        if let Some(owner) = &self.owner
+            && let Err(error) = owner.release().await
+        {
+            // The next owner waits until it counts as gone.
+            emit(event::StoreFailed { operation: "release", reason: error.to_string() });
+        }
         match &self.engine {
             Engine::Embedded(engine) => engine.close().await,
             Engine::FoundationDb(engine) => {
+                engine.close();
+                Ok(())
+            }
+            Engine::Served(engine) => {
                 engine.close();
                 Ok(())
             }

@@ -21,6 +21,9 @@ static BLOB_OCTETS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_blob_bytes_total", "Octets of bodies staged.", &[]));
 static FREED_OCTETS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_segment_freed_bytes_total", "Octets of segment files removed.", &[]));
+static LINKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("store_links_total", "Connections between a store's server and its clients.", &["change"])
+});
 static ERRORS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_errors_total", "Operations of the store that failed.", &["operation"]));
 
@@ -32,6 +35,7 @@ pub(crate) fn register() {
     LazyLock::force(&BLOBS);
     LazyLock::force(&BLOB_OCTETS);
     LazyLock::force(&FREED_OCTETS);
+    LazyLock::force(&LINKS);
     LazyLock::force(&ERRORS);
 }
 
@@ -99,4 +103,45 @@ event! {
     SweepFailed { what: &'static str, reason: String }
     warn "sweep not finished"
     |event| ERRORS.with_label_values(&["sweep"]).inc()
+}
+
+event! {
+    /// The connection to the store's server is up.
+    StoreLinkUp { }
+    info "store server connected"
+    |event| LINKS.with_label_values(&["up"]).inc()
+}
+
+event! {
+    /// There is no connection to the store's server; it is tried again until there is one.
+    StoreLinkLost { reason: String }
+    warn "store server lost"
+    |event| LINKS.with_label_values(&["lost"]).inc()
+}
+
+event! {
+    /// A client of our store has connected.
+    StoreClientCame { client: String }
+    info "store client connected"
+    |event| LINKS.with_label_values(&["client came"]).inc()
+}
+
+event! {
+    /// A client of our store is gone, or its connection is.
+    StoreClientLeft { client: String }
+    info "store client gone"
+    |event| LINKS.with_label_values(&["client left"]).inc()
+}
+
+event! {
+    /// This process owns the store from now on.
+    StoreTaken { epoch: u64 }
+    info "store taken"
+}
+
+event! {
+    /// Another process took the store: nothing more is written here.
+    StoreLost { }
+    error "store taken by another process"
+    |event| ERRORS.with_label_values(&["owner"]).inc()
 }

@@ -27,7 +27,6 @@ pub(crate) enum Place {
 pub(crate) enum Offer {
     Segments(Arc<Segments>),
     /// It keeps rows only.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the engines of clusters, which offer it, are in the making"))]
     Rows,
 }
 

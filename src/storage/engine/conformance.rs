@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
+use super::served::{Served, fixture};
 use super::{
     Atomic, Embedded, FoundationDb, Isolation, Kv, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, RangeRequest, Versionstamp,
 };
@@ -45,6 +46,21 @@ async fn open_embedded(settings: posthouse_conf::Storage) -> Rig<Embedded> {
     let kv = Embedded::open(dirs[0].path(), &settings).await.expect("an engine");
     let hasty = Embedded::open_hasty(dirs[1].path(), &settings).await.expect("an engine");
     Rig { kv, hasty, _alive: Box::new(dirs) }
+}
+
+/// The same two behind connections in memory.
+async fn served() -> Rig<Served> {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let settings = posthouse_conf::Storage::default();
+    let [first, second] = [&dirs[0], &dirs[1]].map(|dir| Embedded::open(dir.path(), &settings));
+    let (kv, server) = fixture::serve(first.await.expect("an engine")).await;
+    // A store gets its name with its first server, which is too much for a hasty one.
+    let named = second.await.expect("an engine");
+    fixture::serve(named.clone()).await;
+    named.close().await.expect("closed");
+    let hasty = Embedded::open_hasty(dirs[1].path(), &settings).await.expect("an engine");
+    let (hasty, other) = fixture::serve(hasty).await;
+    Rig { kv, hasty, _alive: Box::new((dirs, server, other)) }
 }
 
 /// Each test has key spaces of its own in a cluster that all tests of this moment share.
@@ -113,6 +129,7 @@ macro_rules! rule {
 
 suite! { [] embedded }
 suite! { [] embedded_with_a_full_journal }
+suite! { [] served }
 suite! { [#[ignore = "needs a FoundationDB server"]] fdb_cluster }
 
 async fn put<K: Kv>(kv: &K, rows: &[(&str, &str)]) {

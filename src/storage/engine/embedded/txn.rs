@@ -112,6 +112,16 @@ impl EmbeddedTxn {
         }
     }
 
+    /// The own writes, for rows of the engine itself, whose keys no caller may name.
+    pub(in crate::engine) fn writes(&mut self) -> &mut Overlay {
+        &mut self.writes
+    }
+
+    /// The version of the snapshot, zero before the first read. Asking does not age it.
+    pub(in crate::engine) fn base_version(&self) -> u64 {
+        self.base.as_ref().map_or(0, |(snapshot, _)| snapshot.version)
+    }
+
     fn is_read_only(&self) -> bool {
         self.writes.is_empty() && self.write_conflicts.is_empty() && self.bodies.is_empty()
     }
