@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, from_io};
@@ -43,11 +43,22 @@ pub(crate) struct Segment {
     file: File,
     /// Slots handed out that are not committed or dropped yet; a segment with some is not swept.
     slots: AtomicUsize,
+    /// Writes that ended.
+    written: AtomicU64,
+    /// Of how many writes the last sync was; nothing once one failed, since a later one could not tell what is lost.
+    synced: Mutex<Option<u64>>,
 }
 
 impl Segment {
+    fn new(number: SegmentNumber, path: PathBuf, file: File) -> Self {
+        let (slots, written) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { number, path, file, slots, written, synced: Mutex::new(Some(0)) }
+    }
+
     pub(crate) fn write(&self, offset: u64, octets: &[u8]) -> Result<(), Error> {
-        self.file.write_all_at(octets, offset).map_err(|error| from_io(&error, "writing a segment"))
+        self.file.write_all_at(octets, offset).map_err(|error| from_io(&error, "writing a segment"))?;
+        self.written.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
     pub(crate) fn read(&self, offset: u64, octets: &mut [u8]) -> Result<(), Error> {
@@ -57,9 +68,19 @@ impl Segment {
         })
     }
 
-    /// Makes what was written durable. Blocks for long.
+    /// Makes what was written durable; whoever waits for the sync of another shares the next one. Blocks for long.
     pub(crate) fn sync(&self) -> std::io::Result<()> {
-        self.file.sync_data()
+        let wanted = self.written.load(Ordering::Acquire);
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = synced.ok_or_else(|| std::io::Error::other("an earlier sync of the segment failed"))?;
+        if done >= wanted {
+            return Ok(());
+        }
+        let covered = self.written.load(Ordering::Acquire);
+        *synced = None;
+        self.file.sync_data()?;
+        *synced = Some(covered);
+        Ok(())
     }
 
     pub(crate) fn damaged(&self, offset: u64, reason: &str) -> Error {
@@ -175,7 +196,7 @@ impl Segments {
             std::io::ErrorKind::NotFound => Error::Corrupt(format!("{} is missing", path.display())),
             _ => from_io(&error, "opening a segment"),
         })?;
-        let segment = Arc::new(Segment { number, path, file, slots: AtomicUsize::new(0) });
+        let segment = Arc::new(Segment::new(number, path, file));
         self.keep_open(&segment);
         Ok(segment)
     }
@@ -234,7 +255,7 @@ fn create(dir: &Path, number: SegmentNumber) -> Result<Arc<Segment>, Error> {
     header[8..12].copy_from_slice(&number.0.to_le_bytes());
     file.write_all_at(&header, 0).map_err(fail)?;
     sync_dir(dir).map_err(fail)?;
-    Ok(Arc::new(Segment { number, path, file, slots: AtomicUsize::new(0) }))
+    Ok(Arc::new(Segment::new(number, path, file)))
 }
 
 /// A new name in a directory is durable only after this.

@@ -119,15 +119,6 @@ impl Staged {
         self.is_durable.store(true, Ordering::Release);
     }
 
-    /// The segments that hold parts of it.
-    pub(crate) fn segments(&self) -> Vec<&Arc<Segment>> {
-        match &self.content {
-            Content::Frame { slot, .. } => slot.get().map(|slot| &slot.segment).into_iter().collect(),
-            Content::Runs(runs) => runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment).collect(),
-            Content::Inline(_) | Content::Chunk { .. } | Content::Chunks(_) => Vec::new(),
-        }
-    }
-
     /// Octets that its commit writes besides its rows.
     pub(crate) fn weight(&self) -> usize {
         match &self.content {

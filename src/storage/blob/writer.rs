@@ -16,7 +16,7 @@ use super::place::Place;
 use super::rows::{BATCH, DIRECT_MAX, Rows, Stage};
 use super::segment::Segments;
 use super::staged::{Content, Run, Staged, StagedBody};
-use crate::error::Error;
+use crate::error::{Error, from_io};
 
 /// Octets of a body: its row must hold the list of its frames.
 pub const BODY_MAX: u64 = 256 << 20;
@@ -94,19 +94,21 @@ impl BodyWriter {
         Ok(())
     }
 
-    /// Ends the body. It is durable only with the commit of a transaction that it is attached to.
+    /// Ends the body. A long one is durable now, so that no commit waits for it; one of a single frame will be with the commit
+    /// of a transaction that it is attached to.
     pub async fn finish(mut self) -> Result<StagedBody, Error> {
         let is_long = self.work.as_ref().is_some_and(|work| work.next_index > 0);
         let (blob, content) = if is_long {
             let work = self.take_frame().await?.hand_over(self.stage, 0).await?;
-            (work.blob(), work.output.content())
+            let blob = work.blob();
+            (blob, self.blobs.blocking(move || work.output.into_durable()).await?)
         } else {
             self.pack_only_frame().await?
         };
         let body = BodyRef { blob, size: self.size };
         let blobs = self.blobs.clone();
         emit(event::BodyStaged { octets: body.size });
-        let is_durable = AtomicBool::new(false);
+        let is_durable = AtomicBool::new(is_long);
         Ok(self.blobs.share(Staged { body, stage: self.stage, content, is_durable, blobs }))
     }
 
@@ -205,10 +207,16 @@ fn write(segments: &Segments, runs: &mut Vec<Run>, frame: &[u8]) -> Result<(), E
 }
 
 impl Output {
-    fn content(self) -> Content {
+    /// What was written, once it is durable. Blocks.
+    fn into_durable(self) -> Result<Content, Error> {
         match self {
-            Self::Segments { runs, .. } => Content::Runs(runs),
-            Self::Rows { written, .. } => Content::Chunks(written),
+            Self::Segments { runs, .. } => {
+                for segment in runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment) {
+                    segment.sync().map_err(|error| from_io(&error, "syncing a segment"))?;
+                }
+                Ok(Content::Runs(runs))
+            }
+            Self::Rows { written, .. } => Ok(Content::Chunks(written)),
         }
     }
 }

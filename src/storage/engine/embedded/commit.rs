@@ -3,7 +3,7 @@
 //! While a group is on its way to the disk the next one gathers, so that no timer is needed. The order within a group:
 //! check against what others wrote, write the frames of small bodies to their segments, work out the rows, write rows and
 //! frames to the journal and sync it, lay the rows over the index, publish the new snapshot and its version as one pair,
-//! fire watches, answer. Longer bodies are durable before the record with their rows is written. When the journal is full
+//! fire watches, answer. Longer bodies are durable since their writer ended. When the journal is full
 //! or old enough, its rows go into the index (`checkpoint`) while the next epoch is written.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -253,11 +253,6 @@ impl Committer {
     /// Writes rows and bodies so that they outlast everything.
     fn make_durable(&mut self, version: u64, group: &[Request]) -> Result<(), Error> {
         let batch = Batch::of(group, version, &*self.shared.latest()?)?;
-        for segment in segments_to_sync(group) {
-            if let Err(error) = segment.sync() {
-                return Err(self.fail(format!("a sync of a segment failed: {error}")));
-            }
-        }
         let frames = placed_frames(group);
         let outcome = self.journal.append(version, &batch, &frames);
         for (segment, ..) in frames {
@@ -435,16 +430,6 @@ fn write_bodies(group: Vec<Request>) -> Vec<Request> {
     let (with_bodies, without) = group.into_iter().partition(|request| !request.bodies.is_empty());
     refuse(with_bodies, &error);
     without
-}
-
-/// Segments with bodies that were written as they came and that nobody made durable yet.
-fn segments_to_sync(group: &[Request]) -> Vec<Arc<Segment>> {
-    let bodies = group.iter().flat_map(|request| &request.bodies);
-    let bodies = bodies.filter(|body| !body.staged.is_durable() && body.staged.unwritten().is_none());
-    let mut segments: Vec<Arc<Segment>> = bodies.flat_map(|body| body.staged.segments()).cloned().collect();
-    segments.sort_by_key(|segment| segment.number);
-    segments.dedup_by_key(|segment| segment.number);
-    segments
 }
 
 /// Frames in the order of their places.
