@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use request::*;
 
+use crate::clock;
 use crate::node::Services;
 
 /// Commands under way at once.
@@ -57,6 +58,10 @@ impl Admin {
                 Ok(json!({ "stopping": true }))
             }
             AdminRequest::CheckStore { bodies } => check::store(services, bodies, progress).await,
+            AdminRequest::KeyRotate => {
+                let key = services.store.rotate_key(clock::now()).await.map_err(words)?;
+                view(&KeyView { key: key.to_string() })
+            }
             AdminRequest::AccountCreate { .. }
             | AdminRequest::AccountList { .. }
             | AdminRequest::AccountShow { .. }

@@ -9,6 +9,7 @@ mod opening;
 mod root;
 mod services;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,6 +52,11 @@ impl StartError {
 /// The folder of the store within `node.data_dir`.
 const STORE_DIR: &str = "store";
 
+/// Where the files of the store lie.
+pub fn store_dir(settings: &Settings) -> PathBuf {
+    settings.node.data_dir.join(STORE_DIR)
+}
+
 /// A running node.
 pub struct Node {
     services: Arc<Services>,
@@ -63,7 +69,7 @@ impl Node {
     /// Opens the store and starts every actor but the listeners: commands work, nobody can connect.
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
         posthouse_net::tls::install_provider();
-        let dir = settings.node.data_dir.join(STORE_DIR);
+        let dir = store_dir(&settings);
         let store = Store::open(&dir, &settings.storage)
             .await
             .map_err(|source| StartError::Store { dir: dir.display().to_string(), source })?;

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod domain;
 mod init;
+mod key;
 mod output;
 mod queue;
 mod serve;
@@ -55,6 +56,8 @@ enum Command {
     Alias(alias::AliasArgs),
     /// Messages waiting for other servers.
     Queue(queue::QueueArgs),
+    /// The keys that bodies in the store are encrypted under.
+    Key(key::KeyArgs),
     /// What a running node is doing.
     Status(SiteArgs),
     /// The version of this program.
@@ -100,6 +103,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> 
         Command::Domain(arguments) => domain::run(arguments, output).await,
         Command::Alias(arguments) => alias::run(arguments, output).await,
         Command::Queue(arguments) => queue::run(arguments, output).await,
+        Command::Key(arguments) => key::run(arguments, output).await,
         Command::Status(site) => status::run(site, output).await,
         Command::Version => version::run(output),
     }

@@ -14,6 +14,7 @@ pub enum AdminRequest {
         /// Read every body too.
         bodies: bool,
     },
+    KeyRotate,
     AccountCreate {
         address: String,
         password: String,
@@ -117,6 +118,12 @@ pub enum AdminLine {
     Done(serde_json::Value),
     /// The last line: what went wrong, in words for a person.
     Failed(String),
+}
+
+/// One of the storage keys.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyView {
+    pub key: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

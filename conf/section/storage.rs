@@ -21,6 +21,8 @@ pub use served::Served;
 pub struct Storage {
     /// Which engine: `embedded` keeps everything on this machine, `served` uses the store of another node.
     pub engine: Engine,
+    /// Holds the keys that bodies are encrypted under; empty: `storage.keys` in the folder of the store. Keep a copy elsewhere.
+    pub key_file: PathBuf,
     /// Page cache of the ordered index.
     pub cache: Size,
     /// Size of a body segment before the next is opened.
@@ -64,6 +66,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             engine: Engine::Embedded,
+            key_file: PathBuf::new(),
             cache: Size::mib(64),
             segment_max: Size::mib(256),
             group_max: Size::mib(32),

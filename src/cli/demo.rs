@@ -74,6 +74,7 @@ fn keys(offset: u16) -> Vec<(&'static str, String)> {
     let mut keys: Vec<(&'static str, String)> = vec![
         ("node.hostname", format!("\"{DOMAIN}\"")),
         ("node.data_dir", "\".\"".to_owned()),
+        ("storage.key_file", "\"storage.keys\"".to_owned()),
         ("tls.certificate", format!("\"{}\"", posthouse_net::certificate::CERTIFICATE_FILE)),
         ("tls.private_key", format!("\"{}\"", posthouse_net::certificate::PRIVATE_KEY_FILE)),
         ("limits.exempt", "[\"127.0.0.0/8\", \"::1\"]".to_owned()),

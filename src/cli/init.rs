@@ -55,6 +55,7 @@ fn configuration(hostname: &Domain) -> String {
     let set = [
         ("node.hostname", format!("\"{hostname}\"")),
         ("node.data_dir", "\"data\"".to_owned()),
+        ("storage.key_file", "\"storage.keys\"".to_owned()),
         ("tls.certificate", format!("\"{}\"", posthouse_net::certificate::CERTIFICATE_FILE)),
         ("tls.private_key", format!("\"{}\"", posthouse_net::certificate::PRIVATE_KEY_FILE)),
     ];

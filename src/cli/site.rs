@@ -32,9 +32,12 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
     let base = base.parent().unwrap_or(Path::new("/"));
     // Walking the components drops a lone `.`, so that errors show the folder as a person writes it.
     settings.node.data_dir = base.join(&settings.node.data_dir).components().collect();
-    for path in
-        [&mut settings.tls.certificate, &mut settings.tls.private_key, &mut settings.queue.smarthost_password_file]
-    {
+    for path in [
+        &mut settings.tls.certificate,
+        &mut settings.tls.private_key,
+        &mut settings.queue.smarthost_password_file,
+        &mut settings.storage.key_file,
+    ] {
         if !path.as_os_str().is_empty() {
             *path = base.join(&path);
         }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use posthouse_conf::Storage as Settings;
+use posthouse_mail::secret::Secret;
 use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{BlobId, UnixMillis};
-use rand::RngCore as _;
 use tokio::sync::Semaphore;
 
 use crate::engine::{Engine, Kv};
@@ -22,8 +22,12 @@ use crate::error::Error;
 use crate::keys::{self, BlobOwner};
 use crate::transaction::Transaction;
 
+mod cipher;
 pub(crate) mod frame;
+pub(crate) mod key_file;
+pub(crate) mod key_ring;
 pub(crate) mod place;
+pub(crate) mod rotation;
 pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod segment;
@@ -31,8 +35,11 @@ mod staged;
 pub(crate) mod sweep;
 mod writer;
 
-use place::Place;
+use key_ring::KeyRing;
+use place::{Offer, Place};
+use rotation::Keys;
 use row::BlobRow;
+use rows::Rows;
 pub use staged::StagedBody;
 use staged::{Content, Staged};
 pub use writer::{BODY_MAX, BodyWriter};
@@ -40,11 +47,14 @@ pub use writer::{BODY_MAX, BodyWriter};
 /// Times that a body is looked for again whose row changed while it was read.
 const READ_TRIES: usize = 8;
 
-/// What the body functions share: the place of bodies, the hash key and the bodies staged at the moment.
+/// What the body functions share: the place of bodies, their keys and the bodies staged at the moment.
 pub(crate) struct Blobs {
     pub(crate) place: Place,
+    rows: Rows,
     engine: Engine,
-    id_key: [u8; 32],
+    /// What contents are hashed to ids with.
+    id_key: Secret<[u8; 32]>,
+    pub(crate) keys: Arc<KeyRing>,
     staged: Mutex<HashMap<BlobId, Weak<Staged>>>,
     /// Bounds the work on the blocking pool.
     permits: Arc<Semaphore>,
@@ -54,11 +64,16 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    pub(crate) fn new(place: Place, engine: Engine, id_key: [u8; 32], settings: &Settings) -> Self {
+    pub(crate) fn new(offer: Offer, rows: Rows, keys: Keys, settings: &Settings) -> Self {
         Self {
-            place,
-            engine,
-            id_key,
+            place: match offer {
+                Offer::Segments(segments) => Place::Segments(segments),
+                Offer::Rows => Place::Rows,
+            },
+            engine: rows.engine.clone(),
+            rows,
+            id_key: keys.id_key,
+            keys: keys.ring,
             staged: Mutex::new(HashMap::new()),
             permits: Arc::new(Semaphore::new(settings.blocking_max)),
             inline_max: settings.inline_blob_max.len(),
@@ -69,7 +84,7 @@ impl Blobs {
 
     /// Hashes content to the name of a body.
     pub(crate) fn hasher(&self) -> blake3::Hasher {
-        blake3::Hasher::new_keyed(&self.id_key)
+        blake3::Hasher::new_keyed(self.id_key.reveal())
     }
 
     /// Runs blocking work on a body, a bounded number at once.
@@ -132,7 +147,7 @@ impl Blobs {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.read_row(&row, range.clone()).await {
+            match self.read_row((blob, &row), range.clone()).await {
                 // The body may have gone, or gone elsewhere, since the row was read.
                 Err(Error::Corrupt(reason)) => match self.row(blob).await? {
                     None => return Err(Error::NotFound),
@@ -144,14 +159,10 @@ impl Blobs {
         }
     }
 
-    async fn read_row(self: &Arc<Self>, row: &BlobRow, range: Range<u64>) -> Result<Bytes, Error> {
-        let end = range.end.min(row.size);
+    async fn read_row(self: &Arc<Self>, body: (&BlobId, &BlobRow), range: Range<u64>) -> Result<Bytes, Error> {
+        let end = range.end.min(body.1.size);
         let range = range.start.min(end)..end;
-        match row.inline_part(range.clone()) {
-            Some(content) => Ok(content),
-            None if range.is_empty() => Ok(Bytes::new()),
-            None => self.read_frames(row, range).await,
-        }
+        if range.is_empty() { Ok(Bytes::new()) } else { self.read_frames(body, range).await }
     }
 
     async fn row(&self, blob: &BlobId) -> Result<Option<BlobRow>, Error> {
@@ -195,7 +206,7 @@ async fn insert(txn: &mut Transaction<'_>, staged: &StagedBody) -> Result<(), Er
     let row = own.row();
     txn.set(&keys::blob_state(&staged.body.blob), &row.encode());
     match &own.content {
-        Content::Inline(_) => {}
+        Content::Inline { .. } => {}
         Content::Frame { .. } | Content::Runs(_) => {
             for (segment, stored) in row.stored_in_segments() {
                 txn.atomic_add(&keys::segment(segment), stored);
@@ -206,22 +217,6 @@ async fn insert(txn: &mut Transaction<'_>, staged: &StagedBody) -> Result<(), Er
         Content::Chunks(_) => rows::adopt(txn, own.stage).await?,
     }
     Ok(())
-}
-
-/// The name of the secret that ids are made with.
-pub(crate) const ID_KEY: &str = "blob-id";
-
-/// The secret under which contents are hashed to ids, made at the first open. Its scope is the site: equal bodies of all
-/// accounts are one blob.
-pub(crate) async fn id_key(txn: &mut Transaction<'_>) -> Result<[u8; 32], Error> {
-    let name = keys::secret(ID_KEY);
-    if let Some(row) = txn.get(&name).await? {
-        return row.as_ref().try_into().map_err(|_| Error::Corrupt("the blob-id secret is not 32 octets".to_owned()));
-    }
-    let mut key = [0; 32];
-    rand::rng().fill_bytes(&mut key);
-    txn.set(&name, &key);
-    Ok(key)
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub enum Error {
     /// What was read is not what was written; names the file or row and the place in it.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
+    /// The site's key file is missing, damaged, or another site's; says what to do.
+    #[error("{0}")]
+    Key(String),
     /// The shard has a newer owner than the writer.
     #[error("shard {shard} is owned under a newer epoch than {epoch}")]
     Fenced { shard: ShardId, epoch: Epoch },
@@ -90,6 +93,7 @@ impl Error {
             | Self::Unavailable(_)
             | Self::Full
             | Self::Corrupt(_)
+            | Self::Key(_)
             | Self::Fenced { .. }
             | Self::NewerFormat { .. }
             | Self::OlderFormat { .. }

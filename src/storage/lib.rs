@@ -32,6 +32,7 @@ pub mod transaction;
 pub mod transit;
 mod writer;
 
+pub use blob::key_file::KeyId;
 pub use blob::sweep::SweepReport;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
 pub use codec::{FORMAT_MAX, FORMAT_MIN};

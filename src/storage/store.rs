@@ -14,7 +14,9 @@ use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 use rand::Rng as _;
 
-use crate::blob::place::{Offer, Place};
+use crate::blob::key_file::{self, KeyId};
+use crate::blob::place::Offer;
+use crate::blob::rotation;
 use crate::blob::rows::Rows;
 use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::{Blobs, BodyWriter};
@@ -56,7 +58,7 @@ impl Store {
             }
             Choice::Served => return Err(Error::Invalid("the engine `served` has no directory of its own")),
         };
-        let store = Self::on(engine, offer, settings).await?;
+        let store = Self::on(engine, offer, (dir, settings)).await?;
         let is_served = !settings.serve.listen.is_empty();
         match settings.serve.dedicated {
             // Its client owns the mail.
@@ -68,10 +70,10 @@ impl Store {
         }
     }
 
-    /// Opens the store that another node serves, and becomes its owner.
-    pub async fn connect(connector: Box<dyn Connector>, settings: &Settings) -> Result<Self, Error> {
+    /// Opens the store that another node serves, and becomes its owner. The folder is this node's own, for its key file.
+    pub async fn connect(connector: Box<dyn Connector>, dir: &Path, settings: &Settings) -> Result<Self, Error> {
         let engine = Engine::Served(Served::open(connector, &settings.served).await?);
-        let store = Self::on(engine, Offer::Rows, settings).await?;
+        let store = Self::on(engine, Offer::Rows, (dir, settings)).await?;
         store.owned(Claim::After(settings.owner_lease.get())).await
     }
 
@@ -99,15 +101,18 @@ impl Store {
         }
     }
 
-    /// The store on an open engine, its bodies where that keeps them.
-    pub(crate) async fn on(engine: Engine, offer: Offer, settings: &Settings) -> Result<Self, Error> {
+    /// The store on an open engine, its bodies where that keeps them. The folder is this node's own, for its files.
+    pub(crate) async fn on(engine: Engine, offer: Offer, (dir, settings): (&Path, &Settings)) -> Result<Self, Error> {
         let retry = Retry { tries_max: settings.transaction_tries_max, timeout: settings.transaction_timeout.get() };
-        let key = transact(&engine, retry, |txn| Box::pin(crate::blob::id_key(txn))).await?;
-        let place = match offer {
-            Offer::Segments(segments) => Place::Segments(segments),
-            Offer::Rows => Place::Rows(Rows::new(engine.clone(), retry)),
+        let keys = match rotation::open(&engine, retry, rotation::key_path(dir, &settings.key_file)).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                // The directory is free again when this returns.
+                let _ = close(&engine).await;
+                return Err(error);
+            }
         };
-        let blobs = Arc::new(Blobs::new(place, engine.clone(), key, settings));
+        let blobs = Arc::new(Blobs::new(offer, Rows::new(engine.clone(), retry), keys, settings));
         let format = Arc::new(AtomicU8::new(gate::FORMAT_SURE));
         Ok(Self { engine, blobs, retry, format, owner: None })
     }
@@ -164,6 +169,22 @@ impl Store {
         self.blobs.hasher()
     }
 
+    /// Makes the newest key of the key file the one that new bodies are encrypted under, after adding one if there is no
+    /// newer; sweeps wrap the keys of older bodies anew.
+    pub async fn rotate_key(&self, now: posthouse_mail::UnixMillis) -> Result<KeyId, Error> {
+        rotation::rotate(self, &self.blobs, now).await
+    }
+
+    /// Adds a key to the key file without using it yet, so that it can be brought to all nodes first. Blocks.
+    pub fn add_key(dir: &Path, settings: &Settings) -> Result<KeyId, Error> {
+        let path = rotation::key_path(dir, &settings.key_file);
+        if key_file::read(&path)?.is_empty() {
+            return Err(Error::Key(format!("the key file {} is missing", path.display())));
+        }
+        let keys = key_file::add(&path)?;
+        keys.last().map(|key| key.id).ok_or(Error::NotFound)
+    }
+
     #[cfg(test)]
     pub(crate) fn blobs(&self) -> &Arc<Blobs> {
         &self.blobs
@@ -182,16 +203,20 @@ impl Store {
             // The next owner waits until it counts as gone.
             emit(event::StoreFailed { operation: "release", reason: error.to_string() });
         }
-        match &self.engine {
-            Engine::Embedded(engine) => engine.close().await,
-            Engine::FoundationDb(engine) => {
-                engine.close();
-                Ok(())
-            }
-            Engine::Served(engine) => {
-                engine.close();
-                Ok(())
-            }
+        close(&self.engine).await
+    }
+}
+
+async fn close(engine: &Engine) -> Result<(), Error> {
+    match engine {
+        Engine::Embedded(engine) => engine.close().await,
+        Engine::FoundationDb(engine) => {
+            engine.close();
+            Ok(())
+        }
+        Engine::Served(engine) => {
+            engine.close();
+            Ok(())
         }
     }
 }

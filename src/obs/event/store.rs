@@ -24,6 +24,9 @@ static FREED_OCTETS: LazyLock<IntCounterVec> =
 static LINKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter("store_links_total", "Connections between a store's server and its clients.", &["change"])
 });
+static KEYS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("store_key_changes_total", "Rotations of the storage key, begun and finished.", &["change"])
+});
 static ERRORS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("store_errors_total", "Operations of the store that failed.", &["operation"]));
 
@@ -36,6 +39,7 @@ pub(crate) fn register() {
     LazyLock::force(&BLOB_OCTETS);
     LazyLock::force(&FREED_OCTETS);
     LazyLock::force(&LINKS);
+    LazyLock::force(&KEYS);
     LazyLock::force(&ERRORS);
 }
 
@@ -82,6 +86,20 @@ event! {
         BLOBS.with_label_values(&["freed"]).inc_by(u64::try_from(event.blobs).unwrap_or(u64::MAX));
         FREED_OCTETS.with_label_values::<&str>(&[]).inc_by(event.octets);
     }
+}
+
+event! {
+    /// New bodies are encrypted under another key of the site.
+    KeyRotated { key: String }
+    info "storage key rotated"
+    |event| KEYS.with_label_values(&["rotated"]).inc()
+}
+
+event! {
+    /// Every body's key lies under the active key of the site; older ones may leave the key file.
+    KeysRewrapped { key: String }
+    info "older storage keys are no longer needed"
+    |event| KEYS.with_label_values(&["rewrapped"]).inc()
 }
 
 event! {

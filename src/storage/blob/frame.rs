@@ -1,21 +1,29 @@
-//! One frame of a body: up to 64 KiB of content, compressed where that gains, under a checksum; the same on every place.
+//! One frame of a body: up to 64 KiB of content, compressed where that gains, encrypted, under a checksum; the same on
+//! every place.
 //!
 //! Frames keep partial reads cheap: a client that fetches the header of a 20 MB mail costs one frame. The header says
 //! which body and which place in it a frame belongs to, so that a misplaced frame is found as surely as a flipped bit.
 //! Octets, little-endian: magic 4, version 1, codec 1, zero 2, content length 4, stored length 4, index 4, stage 16,
-//! checksum 4 of all of that and of what follows.
+//! checksum 4 of all of that and of what follows. The cipher's tag ends the frame and covers the header too; the checksum
+//! tells damage from a wrong key and needs none.
 
 use std::cell::RefCell;
 
+use bytes::Bytes;
+
+use super::cipher::{DataKey, TAG};
 use crate::error::Error;
 
 /// Octets of content in every frame but the last.
 pub(crate) const CONTENT_MAX: usize = 64 << 10;
 pub(crate) const HEADER: usize = 40;
+/// Octets of the longest frame.
+pub(crate) const FRAME_MAX: usize = HEADER + CONTENT_MAX + TAG;
 
 const MAGIC: [u8; 4] = *b"PHfr";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const LEVEL: i32 = 1;
+const CHECKSUM: usize = 4;
 
 /// How the content of a frame is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +75,8 @@ fn with_coder<T>(work: impl FnOnce(&mut Coder) -> std::io::Result<T>) -> std::io
     })
 }
 
-/// Appends a frame to `out`.
-pub(crate) fn encode(content: &[u8], id: FrameId, out: &mut Vec<u8>) -> Result<(), Error> {
-    let start = out.len();
+/// Makes a frame of some content.
+pub(crate) fn encode(content: &[u8], id: FrameId, key: &DataKey) -> Result<Bytes, Error> {
     let length = to_u32(content.len())?;
     let packed = with_coder(|coder| coder.compressor.compress(content))
         .map_err(|error| Error::Unavailable(format!("compression failed: {error}")))?;
@@ -78,23 +85,28 @@ pub(crate) fn encode(content: &[u8], id: FrameId, out: &mut Vec<u8>) -> Result<(
         true => (Codec::Zstd, packed.as_slice()),
         false => (Codec::Plain, content),
     };
-    out.reserve(HEADER + stored.len());
+    let mut out = Vec::with_capacity(HEADER + stored.len() + TAG);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[VERSION, codec as u8, 0, 0]);
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&to_u32(stored.len())?.to_le_bytes());
+    out.extend_from_slice(&to_u32(stored.len() + TAG)?.to_le_bytes());
     out.extend_from_slice(&id.index.to_le_bytes());
     out.extend_from_slice(id.stage.as_bytes());
-    let sum = checksum(&out[start..], stored);
-    out.extend_from_slice(&sum.to_le_bytes());
+    out.extend_from_slice(&[0; CHECKSUM]);
     out.extend_from_slice(stored);
-    Ok(())
+    let (head, sealed) = out.split_at_mut(HEADER);
+    let tag = key.seal(id.index, &head[..HEADER - CHECKSUM], sealed)?;
+    out.extend_from_slice(&tag);
+    let sum = checksum(&out[..HEADER - CHECKSUM], &out[HEADER..]);
+    out[HEADER - CHECKSUM..HEADER].copy_from_slice(&sum.to_le_bytes());
+    Ok(Bytes::from(out))
 }
 
-/// Reads a frame back. The error says what is wrong with it; the caller knows the file and the offset.
-pub(crate) fn decode(octets: &[u8], id: FrameId) -> Result<Vec<u8>, &'static str> {
+/// Checks that a frame is whole and the one that is meant, which needs no key. The error says what is wrong with it; the
+/// caller knows the file and the offset.
+pub(crate) fn verify(octets: &[u8], id: FrameId) -> Result<(), &'static str> {
     let (head, stored) = octets.split_at_checked(HEADER).ok_or("a frame is cut short")?;
-    let (covered, sum) = head.split_at(HEADER - 4);
+    let (covered, sum) = head.split_at(HEADER - CHECKSUM);
     if covered[..4] != MAGIC {
         return Err("no frame begins here");
     }
@@ -114,9 +126,19 @@ pub(crate) fn decode(octets: &[u8], id: FrameId) -> Result<Vec<u8>, &'static str
     if length > CONTENT_MAX {
         return Err("a frame's content is too long");
     }
+    Ok(())
+}
+
+/// Reads a frame back.
+pub(crate) fn decode(octets: &[u8], id: FrameId, key: &DataKey) -> Result<Vec<u8>, &'static str> {
+    verify(octets, id)?;
+    let (head, sealed) = octets.split_at_checked(HEADER).ok_or("a frame is cut short")?;
+    let covered = &head[..HEADER - CHECKSUM];
+    let length = number(&covered[8..12]);
+    let stored = key.open(id.index, covered, sealed).ok_or("a frame is encrypted under another key")?;
     let content = match covered[5] {
-        codec if codec == Codec::Plain as u8 => stored.to_vec(),
-        codec if codec == Codec::Zstd as u8 => with_coder(|coder| coder.decompressor.decompress(stored, length))
+        codec if codec == Codec::Plain as u8 => stored,
+        codec if codec == Codec::Zstd as u8 => with_coder(|coder| coder.decompressor.decompress(&stored, length))
             .map_err(|_| "a frame's content can't be expanded")?,
         _ => return Err("a frame has an unknown codec"),
     };
@@ -145,10 +167,16 @@ mod tests {
 
     const ID: FrameId = FrameId { stage: StageId::new([7; 16]), index: 3 };
 
+    fn key() -> DataKey {
+        DataKey::new(posthouse_mail::secret::Secret::new([9; 32]))
+    }
+
     fn encoded(content: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        encode(content, ID, &mut out).expect("a frame");
-        out
+        encode(content, ID, &key()).expect("a frame").to_vec()
+    }
+
+    fn decode(octets: &[u8], id: FrameId) -> Result<Vec<u8>, &'static str> {
+        super::decode(octets, id, &key())
     }
 
     #[test]
@@ -159,7 +187,7 @@ mod tests {
         assert_eq!(decode(&frame, ID).as_deref(), Ok(text.as_slice()));
         let noise: Vec<u8> = (0..5000u32).map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[0]).collect();
         let frame = encoded(&noise);
-        assert_eq!(frame.len(), noise.len() + HEADER);
+        assert_eq!(frame.len(), noise.len() + HEADER + TAG);
         assert_eq!(decode(&frame, ID).as_deref(), Ok(noise.as_slice()));
     }
 
@@ -173,6 +201,15 @@ mod tests {
                 assert!(decode(&hurt, ID).is_err(), "octet {place}, bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn a_frame_shows_nothing_of_its_content_and_opens_under_its_key_only() {
+        let frame = encoded(b"the quick brown fox");
+        assert!(!frame.windows(5).any(|part| part == b"quick"));
+        assert_eq!(verify(&frame, ID), Ok(()));
+        let other = DataKey::random().expect("a key");
+        assert_eq!(super::decode(&frame, ID, &other), Err("a frame is encrypted under another key"));
     }
 
     #[test]

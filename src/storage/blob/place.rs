@@ -6,11 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use posthouse_mail::BlobId;
 
 use super::Blobs;
-use super::frame::{self, CONTENT_MAX, FrameId};
+use super::cipher::DataKey;
+use super::frame::{self, CONTENT_MAX, FRAME_MAX, FrameId};
 use super::row::{BlobRow, Placed};
-use super::rows::{self, Rows};
+use super::rows;
 use super::segment::Segments;
 use crate::error::Error;
 
@@ -20,7 +22,7 @@ pub(crate) enum Place {
     /// Files beside the embedded engine's index.
     Segments(Arc<Segments>),
     /// Rows of the engine itself.
-    Rows(Rows),
+    Rows,
 }
 
 /// What an engine offers to its bodies.
@@ -65,27 +67,38 @@ impl Part {
 
 impl Blobs {
     /// Reads a part, which lies within the size and is not empty.
-    pub(super) async fn read_frames(self: &Arc<Self>, row: &BlobRow, range: Range<u64>) -> Result<Bytes, Error> {
+    pub(super) async fn read_frames(
+        self: &Arc<Self>,
+        (blob, row): (&BlobId, &BlobRow),
+        range: Range<u64>,
+    ) -> Result<Bytes, Error> {
         let part = Part::new(range);
-        match &self.place {
-            Place::Segments(segments) => {
-                let (segments, row) = (segments.clone(), row.clone());
-                self.blocking(move || read_segments(&segments, &row, part)).await
-            }
-            Place::Rows(rows) => self.read_rows(rows, row, part).await,
+        let key = self.keys.unwrap(blob, &row.key)?;
+        if !row.inline.is_empty() {
+            return from_row(row, &key, part);
         }
+        // The row says where its frames lie: a store may have taken new bodies elsewhere before.
+        if row.chunks > 0 {
+            return self.read_rows(row, key, part).await;
+        }
+        let Place::Segments(segments) = &self.place else {
+            return Err(Error::Unavailable("the body lies in segments, which this node does not have".to_owned()));
+        };
+        let (segments, row) = (segments.clone(), row.clone());
+        self.blocking(move || read_segments(&segments, &row, &key, part)).await
     }
 
-    async fn read_rows(&self, rows: &Rows, row: &BlobRow, mut part: Part) -> Result<Bytes, Error> {
+    async fn read_rows(&self, row: &BlobRow, key: DataKey, mut part: Part) -> Result<Bytes, Error> {
         let (stage, wanted) = (row.stage()?, part.frames());
-        let mut next = wanted.start;
+        let (key, mut next) = (Arc::new(key), wanted.start);
         while next < wanted.end {
-            let frames = rows.page(&stage, next, wanted.end).await?;
+            let frames = self.rows.page(&stage, next, wanted.end).await?;
             let first = next;
             next = next.saturating_add(u32::try_from(frames.len()).unwrap_or(u32::MAX));
+            let key = key.clone();
             let expand = move || {
                 for (index, frame) in (first..).zip(frames) {
-                    let content = frame::decode(&frame, FrameId { stage, index });
+                    let content = frame::decode(&frame, FrameId { stage, index }, &key);
                     part.add(index, &content.map_err(|reason| rows::damaged(&stage, index, reason))?);
                 }
                 Ok(part)
@@ -96,16 +109,23 @@ impl Blobs {
     }
 }
 
-fn read_segments(segments: &Segments, row: &BlobRow, mut part: Part) -> Result<Bytes, Error> {
+/// A short body, which lies in its row.
+fn from_row(row: &BlobRow, key: &DataKey, mut part: Part) -> Result<Bytes, Error> {
+    let content = frame::decode(&row.inline, FrameId { stage: row.stage()?, index: 0 }, key);
+    part.add(0, &content.map_err(|reason| Error::Corrupt(format!("a body in its row: {reason}")))?);
+    part.finish()
+}
+
+fn read_segments(segments: &Segments, row: &BlobRow, key: &DataKey, mut part: Part) -> Result<Bytes, Error> {
     let (stage, wanted) = (row.stage()?, part.frames());
     for placed in row.placed().filter(|placed| wanted.contains(&placed.index)) {
         let Placed { segment, offset, stored, index } = placed;
         let segment = segments.open(segment)?;
-        let stored = usize::try_from(stored).ok().filter(|stored| *stored <= CONTENT_MAX + frame::HEADER);
+        let stored = usize::try_from(stored).ok().filter(|stored| *stored <= FRAME_MAX);
         let too_long = || segment.damaged(offset, "a row names a frame that is too long");
         let mut octets = vec![0; stored.ok_or_else(too_long)?];
         segment.read(offset, &mut octets)?;
-        let content = frame::decode(&octets, FrameId { stage, index });
+        let content = frame::decode(&octets, FrameId { stage, index }, key);
         part.add(index, &content.map_err(|reason| segment.damaged(offset, reason))?);
     }
     part.finish()

@@ -1,7 +1,5 @@
 //! The row of a blob: its size and where its content lies. Prost under a version octet, as every value is.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -9,7 +7,7 @@ use super::frame::StageId;
 use super::segment::SegmentNumber;
 use crate::error::Error;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A blob that is present.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -17,7 +15,7 @@ pub(crate) struct BlobRow {
     /// Octets of the content.
     #[prost(uint64, tag = "1")]
     pub(crate) size: u64,
-    /// The content itself, when it is small: then there are no frames.
+    /// Its only frame, when that is small: then there are no others.
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) inline: Bytes,
     /// Where the frames lie in segments, in the order of the content.
@@ -32,6 +30,9 @@ pub(crate) struct BlobRow {
     /// Frames that are rows under the stage: then there are no extents.
     #[prost(uint32, tag = "6")]
     pub(crate) chunks: u32,
+    /// The key of its frames, wrapped under one of the site's.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub(crate) key: Bytes,
 }
 
 /// Frames that follow each other in one segment.
@@ -71,15 +72,6 @@ impl BlobRow {
             Some((found, _)) => Err(Error::NewerFormat { found: u64::from(*found), known: u64::from(VERSION) }),
             None => Err(Error::Corrupt("a blob row is empty".to_owned())),
         }
-    }
-
-    /// The part when the content stands in the row.
-    pub(crate) fn inline_part(&self, range: Range<u64>) -> Option<Bytes> {
-        if !self.extents.is_empty() || self.chunks > 0 {
-            return None;
-        }
-        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(self.inline.len());
-        Some(self.inline.slice(at(range.start)..at(range.end)))
     }
 
     /// Octets per segment.
@@ -131,6 +123,7 @@ mod tests {
             stored: vec![10, 20, 30],
             stage: Bytes::from_static(&[5; 16]),
             chunks: 0,
+            key: Bytes::from_static(b"wrapped"),
         };
         assert_eq!(BlobRow::decode(&row.encode()), Ok(row.clone()));
         let places: Vec<_> = row.placed().map(|p| (p.segment.get(), p.offset, p.index)).collect();
@@ -140,8 +133,8 @@ mod tests {
 
     #[test]
     fn a_row_of_a_newer_version_is_not_guessed_at() {
-        assert_eq!(BlobRow::decode(&[9, 0]), Err(Error::NewerFormat { found: 9, known: 2 }));
+        assert_eq!(BlobRow::decode(&[9, 0]), Err(Error::NewerFormat { found: 9, known: 3 }));
         assert!(matches!(BlobRow::decode(&[]), Err(Error::Corrupt(_))));
-        assert!(matches!(BlobRow::decode(&[2, 0xff]), Err(Error::Corrupt(_))));
+        assert!(matches!(BlobRow::decode(&[3, 0xff]), Err(Error::Corrupt(_))));
     }
 }

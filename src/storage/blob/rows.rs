@@ -30,7 +30,7 @@ pub(crate) struct Stage {
 /// The chunk rows of an engine.
 #[derive(Clone)]
 pub(crate) struct Rows {
-    engine: Engine,
+    pub(crate) engine: Engine,
     retry: Retry,
 }
 

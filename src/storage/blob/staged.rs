@@ -28,7 +28,7 @@ impl std::fmt::Debug for StagedBody {
 /// What there is of a staged body, and where.
 pub(crate) enum Content {
     /// Small enough for its row.
-    Inline(Bytes),
+    Inline { content: Bytes, frame: Bytes },
     /// One frame, which the commit thread writes into a segment with those of its neighbours.
     Frame { content: Bytes, frame: Bytes, slot: OnceLock<Slot>, segments: Arc<Segments> },
     /// Written into segments frame by frame as it came.
@@ -58,6 +58,8 @@ pub(crate) struct Staged {
     pub(crate) body: BodyRef,
     pub(crate) stage: Stage,
     pub(crate) content: Content,
+    /// The key of its frames, wrapped.
+    pub(crate) key: Bytes,
     /// Set once a sync covered everything written.
     pub(super) is_durable: AtomicBool,
     pub(crate) blobs: Arc<Blobs>,
@@ -67,9 +69,9 @@ impl Staged {
     /// The row of this body. A place in a segment is reserved at the first call and stays the same.
     pub(crate) fn row(&self) -> BlobRow {
         let stage = Bytes::copy_from_slice(self.stage.id.as_bytes());
-        let mut row = BlobRow { size: self.body.size, stage, ..BlobRow::default() };
+        let mut row = BlobRow { size: self.body.size, stage, key: self.key.clone(), ..BlobRow::default() };
         match &self.content {
-            Content::Inline(content) => row.inline = content.clone(),
+            Content::Inline { frame, .. } => row.inline = frame.clone(),
             Content::Frame { frame, slot, segments, .. } => {
                 let slot = slot.get_or_init(|| segments.reserve(frame.len()));
                 row.extents.push(extent(slot, 1));
@@ -92,7 +94,9 @@ impl Staged {
     /// A part of the content, when it is at hand.
     pub(crate) fn in_memory(&self, range: Range<u64>) -> Option<Bytes> {
         let content = match &self.content {
-            Content::Inline(content) | Content::Frame { content, .. } | Content::Chunk { content, .. } => content,
+            Content::Inline { content, .. } | Content::Frame { content, .. } | Content::Chunk { content, .. } => {
+                content
+            }
             Content::Runs(_) | Content::Chunks(_) => return None,
         };
         let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(content.len());
@@ -123,7 +127,7 @@ impl Staged {
     pub(crate) fn weight(&self) -> usize {
         match &self.content {
             Content::Frame { frame, .. } => frame.len(),
-            Content::Inline(_) | Content::Runs(_) | Content::Chunk { .. } | Content::Chunks(_) => 0,
+            Content::Inline { .. } | Content::Runs(_) | Content::Chunk { .. } | Content::Chunks(_) => 0,
         }
     }
 }

@@ -14,7 +14,7 @@ use posthouse_obs::event::store as event;
 use super::place::Place;
 use super::row::BlobRow;
 use super::segment::{SegmentNumber, Segments};
-use super::{Blobs, rows};
+use super::{Blobs, rotation, rows};
 use crate::engine::RangeRequest;
 use crate::error::Error;
 use crate::keys::{self, KeyParts, KeyRange};
@@ -60,6 +60,7 @@ impl<'a> Sweeper<'a> {
             }
         }
         self.clear_stages(now).await?;
+        rotation::follow(self.store, &self.blobs.keys, now, self.blobs.staged_ttl).await?;
         if let Place::Segments(segments) = &self.blobs.place {
             self.unlink_dead(segments, &mut report).await?;
         }

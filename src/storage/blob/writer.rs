@@ -11,6 +11,7 @@ use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 
 use super::Blobs;
+use super::cipher::DataKey;
 use super::frame::{self, CONTENT_MAX, FrameId, StageId};
 use super::place::Place;
 use super::rows::{BATCH, DIRECT_MAX, Rows, Stage};
@@ -35,10 +36,17 @@ pub struct BodyWriter {
 /// What travels to the blocking pool and back.
 struct Work {
     stage: StageId,
+    key: DataKey,
     hasher: blake3::Hasher,
     buffer: Vec<u8>,
     output: Output,
     next_index: u32,
+}
+
+/// What a finished body is known by.
+struct Packed {
+    blob: BlobId,
+    key: DataKey,
 }
 
 /// Where full frames went.
@@ -61,10 +69,12 @@ impl BodyWriter {
         let stage = Stage { id: StageId::new(rand::random()), at: clock() };
         let output = match &blobs.place {
             Place::Segments(segments) => Output::Segments { segments: segments.clone(), runs: Vec::new() },
-            Place::Rows(rows) => Output::Rows { rows: rows.clone(), pending: Vec::new(), written: 0 },
+            Place::Rows => Output::Rows { rows: blobs.rows.clone(), pending: Vec::new(), written: 0 },
         };
-        let work = Work { stage: stage.id, hasher, buffer: Vec::new(), output, next_index: 0 };
-        Self { blobs, stage, size: 0, work: Some(work) }
+        // Without randomness there is no key, and no body: the first write says so.
+        let key = DataKey::random().ok();
+        let work = key.map(|key| Work { stage: stage.id, key, hasher, buffer: Vec::new(), output, next_index: 0 });
+        Self { blobs, stage, size: 0, work }
     }
 
     /// Octets so far.
@@ -98,18 +108,20 @@ impl BodyWriter {
     /// of a transaction that it is attached to.
     pub async fn finish(mut self) -> Result<StagedBody, Error> {
         let is_long = self.work.as_ref().is_some_and(|work| work.next_index > 0);
-        let (blob, content) = if is_long {
+        let (packed, content) = if is_long {
             let work = self.take_frame().await?.hand_over(self.stage, 0).await?;
-            let blob = work.blob();
-            (blob, self.blobs.blocking(move || work.output.into_durable()).await?)
+            let packed = Packed { blob: work.blob(), key: work.key };
+            (packed, self.blobs.blocking(move || work.output.into_durable()).await?)
         } else {
             self.pack_only_frame().await?
         };
+        let Packed { blob, key } = packed;
+        let key = self.blobs.keys.wrap(&blob, &key)?;
         let body = BodyRef { blob, size: self.size };
         let blobs = self.blobs.clone();
         emit(event::BodyStaged { octets: body.size });
         let is_durable = AtomicBool::new(is_long);
-        Ok(self.blobs.share(Staged { body, stage: self.stage, content, is_durable, blobs }))
+        Ok(self.blobs.share(Staged { body, stage: self.stage, content, key, is_durable, blobs }))
     }
 
     /// Packs the buffered frame. The work is out of `self` until the caller brings it back: an error loses the body.
@@ -118,19 +130,19 @@ impl BodyWriter {
         self.blobs.blocking(move || work.put_frame().map(|()| work)).await
     }
 
-    async fn pack_only_frame(&mut self) -> Result<(BlobId, Content), Error> {
+    async fn pack_only_frame(&mut self) -> Result<(Packed, Content), Error> {
         let work = self.work.take().ok_or_else(lost)?;
         let inline_max = self.blobs.inline_max;
-        let (blob, content) = match work.buffer.len() {
+        let (packed, content) = match work.buffer.len() {
             0..=SMALL => work.pack(inline_max)?,
             _ => self.blobs.blocking(move || work.pack(inline_max)).await?,
         };
-        match (&self.blobs.place, content) {
-            (Place::Rows(rows), Content::Chunk { frame, .. }) if frame.len() > DIRECT_MAX => {
-                rows.put(self.stage, 0, &[frame]).await?;
-                Ok((blob, Content::Chunks(1)))
+        match content {
+            Content::Chunk { frame, .. } if frame.len() > DIRECT_MAX => {
+                self.blobs.rows.put(self.stage, 0, &[frame]).await?;
+                Ok((packed, Content::Chunks(1)))
             }
-            (_, content) => Ok((blob, content)),
+            content => Ok((packed, content)),
         }
     }
 }
@@ -145,34 +157,29 @@ impl Work {
     }
 
     /// Packs a body of one frame.
-    fn pack(mut self, inline_max: usize) -> Result<(BlobId, Content), Error> {
+    fn pack(mut self, inline_max: usize) -> Result<(Packed, Content), Error> {
         self.hasher.update(&self.buffer);
         let blob = self.blob();
         let content = Bytes::from(self.buffer);
-        if content.len() <= inline_max {
-            return Ok((blob, Content::Inline(content)));
-        }
-        let mut out = Vec::new();
-        frame::encode(&content, FrameId { stage: self.stage, index: 0 }, &mut out)?;
-        let frame = Bytes::from(out);
+        let frame = frame::encode(&content, FrameId { stage: self.stage, index: 0 }, &self.key)?;
         let content = match self.output {
+            _ if content.len() <= inline_max => Content::Inline { content, frame },
             Output::Segments { segments, .. } => Content::Frame { content, frame, slot: OnceLock::new(), segments },
             Output::Rows { .. } => Content::Chunk { content, frame },
         };
-        Ok((blob, content))
+        Ok((Packed { blob, key: self.key }, content))
     }
 
     /// Packs one frame of a longer body. Blocks.
     fn put_frame(&mut self) -> Result<(), Error> {
         self.hasher.update(&self.buffer);
-        let mut out = Vec::with_capacity(self.buffer.len() / 2);
-        frame::encode(&self.buffer, FrameId { stage: self.stage, index: self.next_index }, &mut out)?;
+        let frame = frame::encode(&self.buffer, FrameId { stage: self.stage, index: self.next_index }, &self.key)?;
         self.buffer.clear();
         self.next_index += 1;
         match &mut self.output {
-            Output::Segments { segments, runs } => write(segments, runs, &out),
+            Output::Segments { segments, runs } => write(segments, runs, &frame),
             Output::Rows { pending, .. } => {
-                pending.push(Bytes::from(out));
+                pending.push(frame);
                 Ok(())
             }
         }

@@ -24,7 +24,7 @@ pub(super) async fn walk(
     report: &mut Report,
     progress: Progress<'_>,
 ) -> Result<(), Error> {
-    if store.snapshot().get(&keys::secret(crate::blob::ID_KEY)).await.is_ok_and(|row| row.is_none()) {
+    if store.snapshot().get(&keys::secret(crate::blob::rotation::ID_KEY)).await.is_ok_and(|row| row.is_none()) {
         report.add(Rule::Body, "secret blob-id", "it is gone: a restart would make another and not know equal bodies");
     }
     let outcome = references(store, report).await;
