@@ -4,6 +4,7 @@
 
 mod bench;
 mod client;
+mod disk;
 mod oracle;
 mod scenario;
 mod server;
@@ -36,6 +37,11 @@ enum Command {
     SmtpKill(scenario::smtp_kill::Args),
     /// Change rows and bodies at random and see that check --store finds each change
     CheckMutate(scenario::check_mutate::Args),
+    /// Mail of real sizes into the store, beside the device and Maildir files: rates, octets written, memory, restart, scan
+    MailBench(bench::mail::Args),
+    /// The load of mail-bench that is killed at its end
+    #[command(hide = true)]
+    MailFill(bench::mail::FillArgs),
     /// Messages per second over SMTP, beside Postfix with Dovecot
     SmtpBench(bench::smtp::SmtpBenchArgs),
     /// Memory of the server under long bodies, idle and busy connections
@@ -50,6 +56,8 @@ fn main() -> ExitCode {
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
         Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),
+        Command::MailBench(arguments) => bench::mail::run(&arguments),
+        Command::MailFill(arguments) => block_on(bench::mail::fill(&arguments)),
         Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
         Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
     };

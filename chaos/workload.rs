@@ -46,6 +46,33 @@ pub fn size(random: &mut StdRng) -> usize {
     }
 }
 
+/// A body as mail on a server is: sizes log-normal with a median of 6 kB and a mean of some 73 kB, half of it text, half
+/// base64 of what can't be packed.
+pub fn mail(random: &mut StdRng, author: &str) -> Vec<u8> {
+    let size = mail_size(random);
+    if random.random() {
+        return body(random, size, author);
+    }
+    let mut body =
+        format!("From: {author}\r\nSubject: chaos\r\nContent-Transfer-Encoding: base64\r\n\r\n").into_bytes();
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    while body.len() < size {
+        body.extend((0..76).map(|_| ALPHABET[random.random_range(0..ALPHABET.len())]));
+        body.extend_from_slice(b"\r\n");
+    }
+    body
+}
+
+fn mail_size(random: &mut StdRng) -> usize {
+    const MEDIAN: f64 = 6000.0;
+    const SPREAD: f64 = 2.236;
+    const MAX: f64 = 5_000_000.0;
+    // Box and Muller: a normal draw from two even ones.
+    let (a, b): (f64, f64) = (random.random_range(f64::EPSILON..1.0), random.random());
+    let normal = (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos();
+    (MEDIAN * (SPREAD * normal).exp()).clamp(300.0, MAX) as usize
+}
+
 /// The name of a message's try, its sum checked.
 pub fn verify(message: &[u8]) -> Result<String, &'static str> {
     let end = message.windows(4).position(|octets| octets == b"\r\n\r\n").ok_or("no end of the header")?;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::store_kill::{read_all, run_child};
+use crate::disk::{Disk, tool};
 use crate::oracle::Ledger;
 
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
         Some(dir) => builder.tempdir_in(dir)?,
         None => builder.tempdir()?,
     };
-    let disk = Disk::make(lab.path())?;
+    let disk = Disk::make(lab.path(), IMAGE)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut ledger = Ledger::default();
@@ -92,7 +93,8 @@ fn cut(child: &mut Child, mount: &Path, is_torn: bool, random: &mut StdRng) -> a
             write_some_pages(&file, random)?;
         }
     }
-    tool("xfs_io", &["-x", "-c", "shutdown", &mount.to_string_lossy()])
+    tool("xfs_io", &["-x", "-c", "shutdown", &mount.to_string_lossy()])?;
+    Ok(())
 }
 
 /// Writes back a random half of a file's last pages; clean ones cost nothing.
@@ -109,7 +111,8 @@ fn write_some_pages(file: &Path, random: &mut StdRng) -> anyhow::Result<()> {
     }
     let file = file.to_string_lossy().into_owned();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([file.as_str()]).collect();
-    tool("xfs_io", &arguments)
+    tool("xfs_io", &arguments)?;
+    Ok(())
 }
 
 /// Some of the files written last.
@@ -128,43 +131,4 @@ fn newest(store: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files.into_iter().rev().take(NEWEST).map(|(_, path)| path).collect())
-}
-
-/// A file with a file system in it.
-struct Disk {
-    image: PathBuf,
-    mount: PathBuf,
-}
-
-/// Where it is mounted; unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Disk {
-    fn make(lab: &Path) -> anyhow::Result<Self> {
-        let (image, mount) = (lab.join("image"), lab.join("mount"));
-        fs::create_dir(&mount)?;
-        fs::File::create(&image)?.set_len(IMAGE)?;
-        tool("mkfs.ext4", &["-q", "-F", &image.to_string_lossy()])?;
-        Ok(Self { image, mount })
-    }
-
-    fn mount(&self) -> anyhow::Result<Mounted> {
-        tool("mount", &["-o", "loop", &self.image.to_string_lossy(), &self.mount.to_string_lossy()])?;
-        Ok(Mounted(self.mount.clone()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Err(error) = tool("umount", &[&self.0.to_string_lossy()]) {
-            eprintln!("{error:#}");
-        }
-    }
-}
-
-fn tool(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(name).args(arguments).output().with_context(|| format!("running {name}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name} failed: {}", said.trim());
-    Ok(())
 }
