@@ -1,6 +1,7 @@
 //! Every section of the configuration, one file each.
 
 pub mod auth;
+pub mod backup;
 pub mod cluster;
 pub mod dkim;
 pub mod domain;
@@ -24,6 +25,7 @@ pub mod tls;
 use serde::{Deserialize, Serialize};
 
 pub use auth::Auth;
+pub use backup::Backup;
 pub use cluster::Cluster;
 pub use dkim::Dkim;
 pub use domain::Domain;
@@ -61,6 +63,7 @@ pub struct Settings {
     pub limits: Limits,
     pub auth: Auth,
     pub storage: Storage,
+    pub backup: Backup,
     pub mailbox: Mailbox,
     pub queue: Queue,
     pub resolver: Resolver,

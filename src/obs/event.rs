@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod auth;
+pub mod backup;
 pub mod filter;
 pub mod mailbox;
 pub mod net;
@@ -13,6 +14,7 @@ pub mod store;
 pub(crate) fn register() {
     actor::register();
     auth::register();
+    backup::register();
     filter::register();
     mailbox::register();
     net::register();

@@ -34,6 +34,8 @@ pub struct Account {
     pub quota_used: u64,
     pub email_count: u64,
     pub highest_modseq: ModSeq,
+    /// Raised when a backup takes the account back in time.
+    pub generation: u64,
 }
 
 impl Account {
@@ -304,6 +306,7 @@ pub(crate) fn read(id: AccountId, row: &AccountRow) -> Result<Account, Error> {
         quota_used: row.quota_used,
         email_count: row.email_count,
         highest_modseq: message::modseq(row.modseq)?,
+        generation: row.generation,
     })
 }
 

@@ -80,6 +80,12 @@ pub enum Error {
     /// Another node owns the mail in the store.
     #[error("the store is in use by {by}")]
     Owned { by: String },
+    /// What was read of a backup is not what was written there; names the object.
+    #[error("the backup is damaged: {0}")]
+    BackupDamaged(String),
+    /// A backup cannot be taken, read or restored as it was asked for; says what to do.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl Error {
@@ -101,7 +107,8 @@ impl Error {
             | Self::Busy
             | Self::CopyUnfinished
             | Self::Locked
-            | Self::Owned { .. } => Failure::OURS,
+            | Self::Owned { .. }
+            | Self::BackupDamaged(_) => Failure::OURS,
             // A bug of ours that a repeat would only meet again.
             Self::Unreadable => Failure { fault: Fault::Ours, try_again: false },
             // The owner can make room.
@@ -111,7 +118,8 @@ impl Error {
             | Self::Exists
             | Self::Limit { .. }
             | Self::Invalid(_)
-            | Self::HasChildren => Failure::PEER,
+            | Self::HasChildren
+            | Self::Refused(_) => Failure::PEER,
         }
     }
 

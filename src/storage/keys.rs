@@ -238,6 +238,10 @@ pub fn done(account: AccountId, request: IngestId, item: u32) -> Key {
 pub fn dones(account: AccountId) -> KeyRange {
     of_account(account, Subspace::Done).children()
 }
+/// Every done row whose request id is this one or a later one.
+pub fn dones_from(account: AccountId, request: IngestId) -> KeyRange {
+    KeyRange { begin: of_account(account, Subspace::Done).u128(request.get()).0, ..dones(account) }
+}
 /// Every done row whose request id was made before a time.
 pub fn dones_before(account: AccountId, time: UnixMillis) -> KeyRange {
     let all = of_account(account, Subspace::Done);
@@ -390,6 +394,9 @@ pub fn segments() -> KeyRange {
 // Facts of the server and the store.
 pub fn secret(name: &str) -> Key {
     Key::open(Subspace::Secret).text(name.as_bytes())
+}
+pub fn secrets() -> KeyRange {
+    Key::open(Subspace::Secret).children()
 }
 pub fn meta(name: &str) -> Key {
     Key::open(Subspace::Meta).text(name.as_bytes())

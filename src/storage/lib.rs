@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod address;
+pub mod backup;
 pub mod blob;
 pub mod change_log;
 pub mod check;

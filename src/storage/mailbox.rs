@@ -170,7 +170,7 @@ pub(crate) async fn rows(txn: &mut Transaction<'_>, account: AccountId) -> Resul
     alive.map(|(key, row)| Ok((id_of(&key)?, row))).collect()
 }
 
-async fn subscribed_in(txn: &mut Transaction<'_>, account: AccountId) -> Result<HashSet<String>, Error> {
+pub(crate) async fn subscribed_in(txn: &mut Transaction<'_>, account: AccountId) -> Result<HashSet<String>, Error> {
     let mut range = keys::subscriptions(account);
     let mut paths = HashSet::new();
     loop {
@@ -204,7 +204,7 @@ fn read(id: MailboxId, row: &MailboxRow, path: String) -> Result<Mailbox, Error>
     })
 }
 
-fn path_of(row: &MailboxRow, by_id: &HashMap<u64, &MailboxRow>) -> Result<String, Error> {
+pub(crate) fn path_of(row: &MailboxRow, by_id: &HashMap<u64, &MailboxRow>) -> Result<String, Error> {
     let mut levels = vec![row.name.as_str()];
     let mut parent = row.parent;
     while parent != 0 {

@@ -26,7 +26,7 @@ const MANIFEST_DOORS: &[(&str, &[&str])] = &[
     ("tracing", &["obs"]),
     ("tracing-subscriber", &["obs"]),
     ("axum", &["web"]),
-    ("argon2", &["actors"]),
+    ("argon2", &["actors", "storage"]),
     ("clap", &["main", "chaos"]),
     ("sd-notify", &["main"]),
     ("anyhow", &["main", "chaos"]),

@@ -23,7 +23,7 @@ const WRITES: [&str; 10] = [
 ];
 
 /// What proves a fence in a signature: itself, or a type that cannot be had without it.
-const PROOFS: [&str; 3] = ["Fence", "Writer", "AccountState"];
+const PROOFS: [&str; 4] = ["Fence", "Fences", "Writer", "AccountState"];
 
 /// Public functions that change rows without a fence, and the class of `keys.rs` that allows it.
 const WITHOUT_FENCE: &[(&str, &str, &str)] = &[
@@ -38,6 +38,7 @@ const WITHOUT_FENCE: &[(&str, &str, &str)] = &[
     ("gate", "renew", "its own node's row"),
     ("gate", "open", "the gate, which every node row that it reads guards"),
     ("gate", "leave", "its own node's row"),
+    ("backup/restore/site", "restore_transit", "inserted by anyone under a unique id"),
     ("secret", "get_or_create", "written once, by whoever is first"),
 ];
 

@@ -63,6 +63,9 @@ pub struct AccountRow {
     /// A lock row is there, perhaps an expired one.
     #[prost(bool, tag = "22")]
     pub locked: bool,
+    /// Raised when a backup takes the account back in time: a state that a client remembers is its ModSeq in a generation.
+    #[prost(uint64, tag = "23")]
+    pub generation: u64,
 }
 
 impl Record for AccountRow {}

@@ -83,6 +83,7 @@ fn accounts() -> Vec<Sample> {
             subscription_count: 6,
             done_count: 31,
             locked: true,
+            generation: 2,
         }),
         sample(&CredentialRow { password_hash: text("$argon2id$v=19$m=19456$abc"), changed_at: 5 }),
         sample(&LockRow { holder: vec![9; 16], expires_at: 1_700_000_000_001 }),

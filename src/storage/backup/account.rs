@@ -1,0 +1,155 @@
+//! One account as it was at one ModSeq, taken while it changes.
+//!
+//! Its messages are read in chunks, each from a snapshot of its own, so that no snapshot lives long. What changed since
+//! the first chunk is read again, round by round, until so little is left that one snapshot shows the account's rows, its
+//! mailboxes and the last changes together: that snapshot's ModSeq is the closing one. The change log names every message
+//! that came, changed or left, and a Uid is never given twice, so the later word on a message holds and one that left
+//! stays away. What the log does not tell (rows of a copy that nobody sees yet, mailboxes that are being swept) a reader
+//! never sees, and neither does an image.
+
+mod message;
+mod rounds;
+
+use posthouse_mail::{AccountId, IngestId, UnixMillis};
+
+use super::record::{AccountEntry, AccountHead, DoneEntry, MailboxEntry};
+use super::target::{Target, rows_path};
+use crate::codec;
+use crate::error::Error;
+use crate::keys::{self, KeyParts};
+use crate::mailbox;
+use crate::record::{AccountRow, CredentialRow, DoneRow};
+use crate::store::Store;
+use crate::transaction::Transaction;
+use rounds::Rounds;
+
+pub(crate) use message::places_of;
+
+/// Where an account is taken from and to.
+pub(crate) struct Taking<'a> {
+    pub store: &'a Store,
+    pub target: &'a Target,
+    /// Spooled messages begin here: older proofs of deliveries are of no use after a restore.
+    pub oldest_spooled: IngestId,
+}
+
+/// An account that was taken, and the octets that this wrote.
+pub(crate) struct Taken {
+    pub entry: AccountEntry,
+    pub written: u64,
+}
+
+/// Takes an account; `None` when it is deleted or gone. `before` is what the point before has of it.
+pub(crate) async fn take(
+    taking: &Taking<'_>,
+    id: AccountId,
+    before: Option<&AccountEntry>,
+) -> Result<Option<Taken>, Error> {
+    let Some(row) = alive(&mut taking.store.snapshot(), id).await? else { return Ok(None) };
+    let mut written = 0;
+    // The same ModSeq: not one message came, changed or left since then.
+    let earlier = match before.filter(|entry| entry.modseq == row.modseq) {
+        Some(entry) => usable(taking.target, entry).await?,
+        None => None,
+    };
+    let mut rounds = match earlier {
+        Some(head) => Rounds::onto(taking, id, row.modseq, head.runs, head.gone),
+        None => {
+            let (base, octets) = message::base(taking, id, row.next_email).await?;
+            written += octets;
+            Rounds::onto(taking, id, row.modseq, vec![base], Vec::new())
+        }
+    };
+    let Some(closing) = rounds.close().await? else { return Ok(None) };
+    let entry = AccountEntry {
+        id: id.get(),
+        address: closing.account.address.clone(),
+        modseq: closing.account.modseq,
+        head: Vec::new(),
+        messages: closing.mailboxes.iter().filter_map(|m| m.row.as_ref()).map(|row| u64::from(row.messages)).sum(),
+    };
+    let (runs, gone, octets) = rounds.finish().await?;
+    let dones = dones(taking, id, entry.modseq).await?;
+    let head = AccountHead {
+        account: Some(closing.account),
+        credential: closing.credential,
+        mailboxes: closing.mailboxes,
+        subscriptions: closing.subscriptions,
+        runs,
+        gone,
+        dones,
+    };
+    let (name, of_head) = taking.target.put_rows(prost::Message::encode_to_vec(&head)).await?;
+    written += octets + of_head;
+    Ok(Some(Taken { entry: AccountEntry { head: name.to_vec(), ..entry }, written }))
+}
+
+/// What the point before has of an account, if all of it can be counted on.
+async fn usable(target: &Target, entry: &AccountEntry) -> Result<Option<AccountHead>, Error> {
+    let head = match head(target, entry).await {
+        Err(Error::BackupDamaged(_)) => return Ok(None),
+        head => head?,
+    };
+    let mut names = head.runs.iter().flat_map(|run| &run.parts).map(|part| &part.name).chain(&head.gone);
+    let is_damaged = names.any(|name| target.is_suspect(&rows_path(name)));
+    Ok(if is_damaged { None } else { Some(head) })
+}
+
+/// What a point has of an account.
+pub(crate) async fn head(target: &Target, entry: &AccountEntry) -> Result<AccountHead, Error> {
+    let content = target.rows(&entry.head).await?;
+    prost::Message::decode(content.as_slice())
+        .map_err(|error| Error::BackupDamaged(format!("the account {}: {error}", entry.address)))
+}
+
+/// What an account is besides its messages, all from one snapshot.
+struct Closing {
+    account: AccountRow,
+    credential: Option<CredentialRow>,
+    mailboxes: Vec<MailboxEntry>,
+    subscriptions: Vec<String>,
+}
+
+impl Closing {
+    async fn read(txn: &mut Transaction<'_>, id: AccountId, account: AccountRow) -> Result<Self, Error> {
+        let credential = codec::get::<CredentialRow>(txn, &keys::credential(id)).await?;
+        let mailboxes = mailbox::rows(txn, id).await?;
+        let mailboxes = mailboxes.into_iter().map(|(id, row)| MailboxEntry { id: id.get(), row: Some(row) }).collect();
+        let mut subscriptions: Vec<String> = mailbox::subscribed_in(txn, id).await?.into_iter().collect();
+        subscriptions.sort();
+        Ok(Self { account, credential, mailboxes, subscriptions })
+    }
+}
+
+async fn alive(txn: &mut Transaction<'_>, id: AccountId) -> Result<Option<AccountRow>, Error> {
+    let row = codec::get::<AccountRow>(txn, &keys::account(id)).await?;
+    Ok(row.filter(|row| row.deleted_at.is_none()))
+}
+
+/// Proofs of the deliveries up to the closing ModSeq that the spool of the backup might repeat. A later one is no part of
+/// the image, and its message must be delivered again.
+async fn dones(taking: &Taking<'_>, id: AccountId, closing: u64) -> Result<Vec<DoneEntry>, Error> {
+    let mut range = keys::dones_from(id, taking.oldest_spooled);
+    let mut found = Vec::new();
+    loop {
+        let (rows, more) = codec::scan::<DoneRow>(&mut taking.store.snapshot(), &range, 1000).await?;
+        for (key, row) in &rows {
+            // A delivery names its email; what else stands here are changes that no client asks for again.
+            if row.email == 0 || row.modseq > closing {
+                continue;
+            }
+            let mut parts = KeyParts::of(key);
+            let (item, request) = (parts.u32().unwrap_or(0), parts.u128().unwrap_or(0));
+            found.push(DoneEntry { request: request.to_be_bytes().to_vec(), item, row: Some(row.clone()) });
+        }
+        match rows.last() {
+            Some((key, _)) if more => range.begin = keys::after(key),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// No message was spooled: an id that no proof reaches.
+pub(crate) fn none_spooled(now: UnixMillis) -> IngestId {
+    IngestId::from_parts(now.0, 0)
+}

@@ -1,0 +1,105 @@
+//! One writer on a target at a time: a prune must not take what a running backup counts on.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::place::Place;
+use super::record::LockObject;
+use super::target::{Target, lock_ttl};
+use crate::error::Error;
+
+const NAME: &str = "lock";
+const MAX: u64 = 4096;
+
+/// The right to write to a target, as long as it is renewed.
+pub(crate) struct Lock {
+    place: Place,
+    holder: String,
+    ttl: Duration,
+    renewed: Instant,
+    /// Whether it is still to be given back.
+    is_held: bool,
+}
+
+/// A command that is given up in the middle, as its client went away, gives the lock back all the same.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let (true, Ok(runtime)) = (self.is_held, tokio::runtime::Handle::try_current()) {
+            let (place, holder) = (self.place.clone(), std::mem::take(&mut self.holder));
+            runtime.spawn(async move {
+                if read(&place).await.is_ok_and(|found| found.is_some_and(|found| found.holder == holder)) {
+                    // Where it cannot be removed it ends by its age.
+                    let _ = place.delete(NAME).await;
+                }
+            });
+        }
+    }
+}
+
+impl Lock {
+    /// Takes the lock, or the place of a holder that has gone silent.
+    pub async fn take(target: &Target) -> Result<Self, Error> {
+        let holder = format!("{:032x}", rand::random::<u128>());
+        let place = target.place.clone();
+        let mut lock = Self { place, holder, ttl: lock_ttl(target), renewed: Instant::now(), is_held: false };
+        if !lock.place.put_new(NAME, lock.content()).await? {
+            let other = read(&lock.place).await?.unwrap_or_default();
+            let age = Duration::from_millis(now_millis().saturating_sub(other.renewed_at));
+            if age <= lock.ttl {
+                return Err(Error::Refused(format!(
+                    "another command works on {} (last seen {} s ago); if it was killed, wait {} s or remove the object `{NAME}`",
+                    target.location,
+                    age.as_secs(),
+                    lock.ttl.saturating_sub(age).as_secs() + 1,
+                )));
+            }
+            lock.place.delete(NAME).await?;
+            lock.place.put_new(NAME, lock.content()).await?;
+        }
+        lock.assert_held().await?;
+        lock.is_held = true;
+        lock.place.tidy().await?;
+        Ok(lock)
+    }
+
+    /// Says that the holder is alive; to be called often, does something now and then.
+    pub async fn renew(&mut self) -> Result<(), Error> {
+        if self.renewed.elapsed() < self.ttl / 4 {
+            return Ok(());
+        }
+        self.assert_held().await?;
+        self.place.put(NAME, self.content()).await?;
+        self.renewed = Instant::now();
+        Ok(())
+    }
+
+    pub async fn release(mut self) -> Result<(), Error> {
+        self.is_held = false;
+        self.assert_held().await?;
+        self.place.delete(NAME).await
+    }
+
+    async fn assert_held(&self) -> Result<(), Error> {
+        if read(&self.place).await?.is_some_and(|found| found.holder == self.holder) {
+            return Ok(());
+        }
+        Err(Error::Refused("another command took the backup's lock over".to_owned()))
+    }
+
+    fn content(&self) -> Bytes {
+        LockObject { holder: self.holder.clone(), renewed_at: now_millis() }.encode_to_vec().into()
+    }
+}
+
+async fn read(place: &Place) -> Result<Option<LockObject>, Error> {
+    let found = place.get(NAME, MAX).await?;
+    // A lock that was cut short while it was written counts as silent for ever.
+    Ok(found.map(|octets| LockObject::decode(octets).unwrap_or_default()))
+}
+
+pub(crate) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

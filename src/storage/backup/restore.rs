@@ -1,0 +1,113 @@
+//! A whole site comes back: into a store with nothing in it, at any point.
+//!
+//! Ids, Uids and ModSeqs are those of the backup, so that rows keep naming each other; bodies get the ids of the new store.
+//! What a client remembers of the site may be newer than the point, so every mailbox has a new UidValidity and every
+//! account another generation. A restore that was cut short is begun again with the same point and goes on where it was.
+
+mod account;
+mod site;
+
+use posthouse_mail::UnixMillis;
+use posthouse_obs::emit;
+use posthouse_obs::event::backup as event;
+
+use super::image::OpenPoint;
+use super::point::Accounts;
+use super::target::Target;
+use super::{Phase, Progress, Step};
+use crate::codec;
+use crate::error::Error;
+use crate::keys;
+use crate::shard::{Fence, ShardId};
+use crate::store::Store;
+use crate::transaction::Transaction;
+use crate::writer::boxed;
+
+/// What comes back.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// The newest if none is named.
+    pub point: Option<String>,
+    /// Leaves the mail that was under way: what has been sent since would be sent again.
+    pub without_queue: bool,
+}
+
+/// Gives the right to write to a shard.
+pub type Fences<'a> = &'a (dyn Fn(ShardId) -> Fence + Sync);
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restored {
+    pub point: String,
+    pub domains: u64,
+    pub accounts: u64,
+    pub messages: u64,
+    /// Messages in spool and queue.
+    pub under_way: u64,
+    /// What was left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// The row that says which point is being restored.
+const MARK: &str = "restore";
+
+/// Brings a whole site back into an empty store.
+pub async fn whole(
+    store: &Store,
+    target: &Target,
+    wish: &Wish,
+    (fences, now): (Fences<'_>, UnixMillis),
+    progress: Progress<'_>,
+) -> Result<Restored, Error> {
+    let mut point = OpenPoint::open(target, wish.point.as_deref()).await?;
+    let mark = point.id().to_owned();
+    let mark = mark.as_bytes();
+    store.transact(|txn| boxed(begin(txn, mark))).await?;
+    let mut restored = Restored { point: point.id().to_owned(), ..Restored::default() };
+    progress(&Step::of(Phase::Site));
+    site::restore(store, &point, fences, &mut restored).await?;
+    let mut accounts = Accounts::of(target, Some(point.row.clone()));
+    let total = point.row.account_count.saturating_add(1);
+    while let Some(entry) = accounts.next().await? {
+        account::restore(store, (&mut point, &entry), (fences, now), &mut restored).await?;
+        let Restored { accounts, messages, .. } = restored;
+        progress(&Step { done: accounts, total, accounts, messages, ..Step::of(Phase::Restore) });
+    }
+    if !wish.without_queue {
+        site::restore_transit(store, &mut point, &mut restored).await?;
+    }
+    store.transact(|txn| boxed(end(txn))).await?;
+    let Restored { accounts, messages, .. } = restored;
+    progress(&Step { done: total, total, accounts, messages, ..Step::of(Phase::Restore) });
+    emit(event::BackupRestored { point: restored.point.clone(), accounts, messages });
+    Ok(restored)
+}
+
+/// The store is empty, or the same point was being restored to it.
+async fn begin(txn: &mut Transaction<'_>, mark: &[u8]) -> Result<(), Error> {
+    let key = keys::meta(MARK);
+    match txn.get(&key).await? {
+        Some(found) if found == mark => return Ok(()),
+        Some(_) => {
+            return Err(Error::Refused(
+                "another point was being restored to this store: begin with a new one".to_owned(),
+            ));
+        }
+        None => {}
+    }
+    for range in [keys::domain_names(), keys::spools(), keys::queue_messages()] {
+        if codec::any(txn, &range).await? {
+            return Err(Error::Refused(
+                "a whole site is restored to an empty store only, and this one has a site: name an account, or another store"
+                    .to_owned(),
+            ));
+        }
+    }
+    txn.set(&key, mark);
+    Ok(())
+}
+
+async fn end(txn: &mut Transaction<'_>) -> Result<(), Error> {
+    txn.clear(&keys::meta(MARK));
+    Ok(())
+}

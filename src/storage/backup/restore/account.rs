@@ -1,0 +1,278 @@
+//! One account comes back: its messages in batches, then its mailboxes, and last the row that makes it be there.
+//!
+//! Everything but ids and contents is made anew: references, threads' rows, counters, names. Repeating a batch writes the
+//! same rows again, so an account that was cut short is simply begun anew.
+
+use std::collections::{BTreeMap, HashMap};
+
+use posthouse_mail::stage::BodyRef;
+use posthouse_mail::{AccountId, BlobId, DomainId, EmailId, IngestId, MailboxId, ThreadId, UnixMillis};
+
+use super::{Fences, Restored};
+use crate::address;
+use crate::backup::image::{AccountImage, OpenPoint};
+use crate::backup::record::{AccountEntry, PlaceEntry};
+use crate::blob;
+use crate::codec;
+use crate::error::Error;
+use crate::keys::{self, BlobOwner};
+use crate::message::read::{is_deleted, is_seen};
+use crate::message::{AppendBody, CHUNK};
+use crate::record::account::IdRow;
+use crate::record::{AccountRow, AddressRow, DomainRow, EmailMailbox, EmailRow, MailboxRow};
+use crate::shard::Fence;
+use crate::store::Store;
+use crate::thread;
+use crate::transaction::{Transaction, check_fence};
+use crate::writer::{AccountState, Writer, boxed};
+
+/// Octets of rows in one transaction: well under the budget of every engine.
+const BATCH_OCTETS: usize = 512 * 1024;
+/// Bodies whose new ids are remembered, so that one which many emails share is fetched once.
+const BODIES_MAX: usize = 10_000;
+
+/// Brings an account back, unless it is there.
+pub(super) async fn restore(
+    store: &Store,
+    (point, entry): (&mut OpenPoint, &AccountEntry),
+    (fences, now): (Fences<'_>, UnixMillis),
+    restored: &mut Restored,
+) -> Result<(), Error> {
+    let id = AccountId::new(entry.id);
+    restored.accounts += 1;
+    if let Some(row) = codec::get::<AccountRow>(&mut store.snapshot(), &keys::account(id)).await? {
+        restored.messages += row.email_count;
+        return Ok(());
+    }
+    let image = AccountImage::load(&point.target, entry).await?;
+    let writer = Writer { fence: fences(keys::account_shard(id)), account: id, now };
+    let row = image.head.account.clone().unwrap_or_default();
+    let domain_fence = fences(keys::domain_shard(DomainId::new(row.domain)));
+    let mut work = Work { store, point, image, writer, sums: Sums::default(), bodies: HashMap::new() };
+    work.messages().await?;
+    restored.messages += work.sums.emails;
+    if let Err(reason) = work.account(row, domain_fence).await? {
+        restored.left_out.push(format!("the account {}: {reason}", entry.address));
+    }
+    Ok(())
+}
+
+struct Work<'a> {
+    store: &'a Store,
+    point: &'a mut OpenPoint,
+    image: AccountImage,
+    writer: Writer,
+    sums: Sums,
+    bodies: HashMap<BlobId, BodyRef>,
+}
+
+/// What the messages add up to.
+#[derive(Default)]
+struct Sums {
+    emails: u64,
+    octets: u64,
+    mailboxes: HashMap<u64, MailboxSums>,
+}
+
+#[derive(Default)]
+struct MailboxSums {
+    messages: u32,
+    unseen: u32,
+    deleted: u32,
+    size: u64,
+    modseq: u64,
+}
+
+/// One email, ready to be written.
+struct Ready {
+    email: EmailId,
+    row: EmailRow,
+    places: Vec<PlaceEntry>,
+    from: BlobId,
+    body: AppendBody,
+}
+
+impl Work<'_> {
+    async fn messages(&mut self) -> Result<(), Error> {
+        let mut places: BTreeMap<u64, Vec<(u64, u32)>> = BTreeMap::new();
+        for live in self.image.live() {
+            places.entry(live.email).or_default().push((live.mailbox, live.uid));
+        }
+        let mut batch: Vec<Ready> = Vec::new();
+        let mut weight = 0;
+        for (email, places) in places {
+            let ready = self.ready(email, &places).await?;
+            let octets = prost::Message::encoded_len(&ready.row);
+            if !batch.is_empty() && (batch.len() >= CHUNK || weight + octets > BATCH_OCTETS) {
+                self.write(std::mem::take(&mut batch)).await?;
+                weight = 0;
+            }
+            weight += octets;
+            batch.push(ready);
+        }
+        self.write(batch).await
+    }
+
+    async fn ready(&mut self, email: u64, live: &[(u64, u32)]) -> Result<Ready, Error> {
+        let (part, at) = self.image.entry(email).await?;
+        let entry = part[at].clone();
+        let mut row = entry.row.ok_or_else(|| Error::BackupDamaged("an email is empty".to_owned()))?;
+        let mut places = entry.places;
+        places.retain(|place| live.contains(&(place.mailbox, place.uid)));
+        let from = row.body()?.blob;
+        let body = match self.bodies.get(&from) {
+            Some(held) => AppendBody::Held(*held),
+            None => AppendBody::Staged(self.point.stage(self.store, &from).await?),
+        };
+        row.blob = body.body().blob.as_bytes().to_vec();
+        row.mailboxes = places.iter().map(|p| EmailMailbox { mailbox: p.mailbox, uid: p.uid }).collect();
+        Ok(Ready { email: EmailId::new(email), row, places, from, body })
+    }
+
+    async fn write(&mut self, batch: Vec<Ready>) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (writer, rows) = (&self.writer, batch.as_slice());
+        self.store.transact(|txn| boxed(put_emails(txn, writer, rows))).await?;
+        for ready in batch {
+            self.sums.add(&ready)?;
+            if self.bodies.len() >= BODIES_MAX {
+                self.bodies.clear();
+            }
+            self.bodies.insert(ready.from, ready.body.body());
+        }
+        Ok(())
+    }
+
+    /// Everything but the messages; `Err` with a reason when there is no place for the account.
+    async fn account(&mut self, mut row: AccountRow, domain_fence: Fence) -> Result<Result<(), &'static str>, Error> {
+        // A number that the old store had not yet given when it was lost.
+        let seconds = u32::try_from(self.writer.now.seconds()).unwrap_or(1);
+        row.uid_validity = row.uid_validity.max(seconds);
+        let mut mailboxes = Vec::with_capacity(self.image.head.mailboxes.len());
+        for entry in &self.image.head.mailboxes {
+            let validity = row.uid_validity.checked_add(1).ok_or(Error::Limit { what: "UidValidity" })?;
+            row.uid_validity = validity;
+            let of = entry.row.clone().unwrap_or_default();
+            let sums = self.sums.mailboxes.remove(&entry.id).unwrap_or_default();
+            mailboxes.push((MailboxId::new(entry.id), sums.onto(MailboxRow { uid_validity: validity, ..of })));
+        }
+        for part in mailboxes.chunks(CHUNK) {
+            let writer = &self.writer;
+            self.store.transact(|txn| boxed(put_mailboxes(txn, writer, part))).await?;
+        }
+        row.mailbox_count = u32::try_from(mailboxes.len()).unwrap_or(u32::MAX);
+        row.roles.retain(|entry| mailboxes.iter().any(|(id, _)| id.get() == entry.mailbox));
+        row.quota_used = self.sums.octets;
+        row.email_count = self.sums.emails;
+        // Nobody can ask what changed before: the log is not part of a backup.
+        row.change_floor = row.modseq;
+        row.generation = row.generation.saturating_add(1);
+        row.pending_copy = None;
+        row.sweeping.clear();
+        row.locked = false;
+        row.subscription_count = u32::try_from(self.image.head.subscriptions.len()).unwrap_or(u32::MAX);
+        row.done_count = u64::try_from(self.image.head.dones.len()).unwrap_or(u64::MAX);
+        let (writer, head, row) = (&self.writer, &self.image.head, &row);
+        self.store.transact(|txn| boxed(put_account(txn, writer, (head, row), domain_fence))).await
+    }
+}
+
+impl Sums {
+    fn add(&mut self, ready: &Ready) -> Result<(), Error> {
+        self.emails += 1;
+        self.octets += ready.row.size();
+        for place in &ready.places {
+            let row = place.row.as_ref().ok_or_else(|| Error::BackupDamaged("a message is empty".to_owned()))?;
+            let sums = self.mailboxes.entry(place.mailbox).or_default();
+            sums.messages += 1;
+            sums.unseen += u32::from(!is_seen(row));
+            sums.deleted += u32::from(is_deleted(row));
+            sums.size += row.size;
+            sums.modseq = sums.modseq.max(row.modseq);
+        }
+        Ok(())
+    }
+}
+
+impl MailboxSums {
+    fn onto(self, row: MailboxRow) -> MailboxRow {
+        let Self { messages, unseen, deleted, size, modseq } = self;
+        MailboxRow { messages, unseen, deleted, size, highest_modseq: row.highest_modseq.max(modseq), ..row }
+    }
+}
+
+async fn put_emails(txn: &mut Transaction<'_>, writer: &Writer, batch: &[Ready]) -> Result<(), Error> {
+    check_fence(txn, writer.fence).await?;
+    let account = AccountState::new(writer, AccountRow::default());
+    for ready in batch {
+        if let AppendBody::Staged(staged) = &ready.body {
+            txn.attach(staged);
+        }
+        let owner = BlobOwner::Email { account: account.id, email: ready.email };
+        blob::reference(txn, ready.body.body(), owner).await?;
+        codec::put(txn, &keys::email(account.id, ready.email), &ready.row)?;
+        for place in &ready.places {
+            let row = place.row.as_ref().ok_or_else(|| Error::BackupDamaged("a message is empty".to_owned()))?;
+            let uid = crate::message::uid(place.uid)?;
+            codec::put(txn, &keys::membership(account.id, MailboxId::new(place.mailbox), uid), row)?;
+        }
+        let structure = ready.row.structure.clone().unwrap_or_default();
+        thread::enter(txn, &account, (ThreadId::new(ready.row.thread), ready.email), &structure)?;
+    }
+    Ok(())
+}
+
+async fn put_mailboxes(
+    txn: &mut Transaction<'_>,
+    writer: &Writer,
+    mailboxes: &[(MailboxId, MailboxRow)],
+) -> Result<(), Error> {
+    check_fence(txn, writer.fence).await?;
+    for (id, row) in mailboxes {
+        let parent = Some(MailboxId::new(row.parent)).filter(|parent| parent.get() != 0);
+        codec::put(txn, &keys::mailbox(writer.account, *id), row)?;
+        codec::put(txn, &keys::mailbox_name(writer.account, parent, &row.name), &IdRow { id: id.get() })?;
+    }
+    Ok(())
+}
+
+/// The account itself with its address: from now on it is there.
+async fn put_account(
+    txn: &mut Transaction<'_>,
+    writer: &Writer,
+    (head, row): (&crate::backup::record::AccountHead, &AccountRow),
+    domain_fence: Fence,
+) -> Result<Result<(), &'static str>, Error> {
+    check_fence(txn, writer.fence).await?;
+    let domain = DomainId::new(row.domain);
+    if codec::get::<DomainRow>(txn, &keys::domain(domain)).await?.is_none() {
+        return Ok(Err("its domain was deleted while the backup was taken"));
+    }
+    let address = posthouse_mail::Address::parse(&row.address)
+        .map_err(|_| Error::BackupDamaged(format!("an account has the address {:?}", row.address)))?;
+    let key = keys::address(domain, &address::folded(&address));
+    match codec::get::<AddressRow>(txn, &key).await? {
+        Some(found) if found.account == Some(writer.account.get()) => {}
+        Some(_) => return Ok(Err("its address had gone to another while the backup was taken")),
+        None => {
+            let account = Some(writer.account.get());
+            let of_address = AddressRow { address: row.address.clone(), account, targets: Vec::new() };
+            address::claim(txn, domain_fence, domain, &address, &of_address).await?;
+        }
+    }
+    for path in &head.subscriptions {
+        txn.set(&keys::subscription(writer.account, path), &[]);
+    }
+    for done in &head.dones {
+        let request = done.request.as_slice().try_into().map(u128::from_be_bytes).unwrap_or_default();
+        let key = keys::done(writer.account, IngestId::new(request), done.item);
+        codec::put(txn, &key, &done.row.clone().unwrap_or_default())?;
+    }
+    codec::put(txn, &keys::credential(writer.account), &head.credential.clone().unwrap_or_default())?;
+    if row.admin {
+        txn.set(&keys::admin(writer.account), &[]);
+    }
+    codec::put(txn, &keys::account(writer.account), row).map(Ok)
+}

@@ -1,0 +1,298 @@
+//! Backups end to end: taken of a store that changes, read back, damaged, pruned, restored elsewhere.
+#![allow(clippy::unwrap_used)]
+
+mod changing;
+mod damage;
+mod under_way;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use posthouse_conf::Backup as Settings;
+use posthouse_mail::secret::Secret;
+use posthouse_mail::{AccountId, Address, SpecialUse, Uid};
+
+use super::image::OpenPoint;
+use super::restore::{Wish, whole};
+use super::{Access, Target, prune, run, verify};
+use crate::error::Error;
+use crate::fixture::{ALICE, DOMAIN, Fixture, NOW, address, fence, flags, uids, writer};
+use crate::message::{self, Expunge, ExpungeWhich, FlagChange, SetFlags};
+use crate::store::Store;
+use crate::{account, check, domain, keys, mailbox};
+
+/// A folder for backups beside a store to take them of.
+pub(super) struct Rig {
+    pub fixture: Fixture,
+    pub dir: tempfile::TempDir,
+    pub settings: Settings,
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        // Small steps, so that a few messages need several of each.
+        let settings = Settings { rows_at_once: 3, replay_max: 2, read_ahead: 2, ..Settings::default() };
+        Self { fixture: Fixture::new().await, dir: tempfile::tempdir().unwrap(), settings }
+    }
+
+    pub fn access(&self) -> Access {
+        Access { location: self.dir.path().join("backup").to_str().unwrap().to_owned(), secret: None }
+    }
+
+    pub async fn target(&self) -> Target {
+        Target::open_or_create(&self.access(), &self.settings).await.unwrap()
+    }
+
+    pub async fn take(&self) -> super::Taken {
+        let taken = run(&self.fixture.store, &self.target().await, "mail.x.test", &mut |_| {}).await.unwrap();
+        assert!(taken.is_whole(), "{taken:?}");
+        taken
+    }
+
+    /// Messages of several sizes, flags and places.
+    pub async fn fill(&self) {
+        let fixture = &self.fixture;
+        for (number, octets) in [10, 900, 5000, 70_000, 2_500_000, 300, 40].into_iter().enumerate() {
+            let mut item = fixture.message(message::Target::Role(SpecialUse::Inbox), 0).await;
+            item.body = message::AppendBody::Staged(self.noise(octets).await);
+            item.flags = flags(&["\\Seen", "$Forwarded"][..number % 3]);
+            item.prefix = bytes::Bytes::from_static(b"Return-Path: <>\r\n");
+            fixture.append(&item).await.unwrap();
+        }
+        fixture.create("Work/2024").await.unwrap();
+        let inbox = fixture.mailbox("INBOX").await.id;
+        let copy = message::Copy {
+            request: fixture.request(),
+            source: inbox,
+            target: fixture.mailbox("Work/2024").await.id,
+            uids: uids(&[2, 3, 5]),
+        };
+        message::copy(&fixture.store, &writer(ALICE), &copy).await.unwrap();
+        self.flag(&[1, 2], "\\Deleted").await;
+        self.expunge(&[2]).await;
+    }
+
+    /// A body that no compression makes smaller.
+    async fn noise(&self, octets: usize) -> crate::StagedBody {
+        let mut noise = vec![0; octets];
+        blake3::Hasher::new().update(&octets.to_le_bytes()).finalize_xof().fill(&mut noise);
+        let mut body = self.fixture.store.body_writer();
+        body.write(&noise).await.unwrap();
+        body.finish().await.unwrap()
+    }
+
+    pub async fn flag(&self, numbers: &[u32], flag: &str) {
+        let change = SetFlags {
+            request: self.fixture.request(),
+            mailbox: self.fixture.mailbox("INBOX").await.id,
+            uids: uids(numbers),
+            change: FlagChange::Add,
+            flags: flags(&[flag]),
+            unchanged_since: None,
+        };
+        message::set_flags(&self.fixture.store, &writer(ALICE), &change).await.unwrap();
+    }
+
+    pub async fn expunge(&self, numbers: &[u32]) {
+        let request = self.fixture.request();
+        let mailbox = self.fixture.mailbox("INBOX").await.id;
+        let expunge = Expunge { request, mailbox, uids: uids(numbers), which: ExpungeWhich::All };
+        message::expunge(&self.fixture.store, &writer(ALICE), &expunge).await.unwrap();
+    }
+
+    /// Every file of the backup.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![self.dir.path().join("backup")];
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { open.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// An empty store elsewhere.
+pub(super) struct Elsewhere {
+    pub store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl Elsewhere {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &posthouse_conf::section::storage::Storage::default()).await.unwrap();
+        Self { store, _dir: dir }
+    }
+
+    pub async fn restore(&self, target: &Target, point: Option<&str>) -> Result<super::restore::Restored, Error> {
+        let wish = Wish { point: point.map(str::to_owned), ..Wish::default() };
+        let restored = whole(&self.store, target, &wish, (&fence, NOW), &mut |_| {}).await?;
+        let report = check::run(&self.store, check::Options::default(), &mut |_| {}).await.unwrap();
+        assert_eq!(report.findings, []);
+        Ok(restored)
+    }
+}
+
+/// What a client sees of a message.
+pub(super) type Seen = (Vec<String>, u64, Vec<u8>);
+
+/// What a client sees of an account: by path and Uid.
+pub(super) async fn seen(store: &Store, id: AccountId) -> BTreeMap<(String, u32), Seen> {
+    let mut all = BTreeMap::new();
+    for mailbox in mailbox::list(store, id).await.unwrap() {
+        let page = message::memberships(store, id, mailbox.id, Uid::FIRST, usize::MAX).await.unwrap();
+        for one in page.messages {
+            let email = message::email(store, id, one.email).await.unwrap().unwrap();
+            let flags = one.flags.iter().map(|flag| flag.as_str().to_owned()).collect();
+            let octets = message::body(store, &email).await.unwrap().to_vec();
+            all.insert((mailbox.path.clone(), one.uid.get()), (flags, one.received_at.0, octets));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_site_comes_back_message_by_message() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let store = &rig.fixture.store;
+    rig.fixture.account(AccountId::new(0xb0b), "bob@x.test", Some(1 << 30)).await;
+    let alias = crate::address::Alias { address: address("all@x.test"), targets: vec![address("alice@x.test")] };
+    crate::address::set_alias(store, fence(keys::domain_shard(DOMAIN)), &alias).await.unwrap();
+    mailbox::set_subscribed(store, &writer(ALICE), "Work/2024", true).await.unwrap();
+    let hash = Secret::new("$argon2id$x".to_owned());
+    let change = account::AccountChange { password_hash: Some(hash), admin: Some(true), ..Default::default() };
+    account::change(store, &writer(ALICE), &change).await.unwrap();
+    let taken = rig.take().await;
+    assert_eq!((taken.accounts, taken.messages, taken.bodies), (2, 9, 7));
+
+    let elsewhere = Elsewhere::new().await;
+    let restored = elsewhere.restore(&rig.target().await, None).await.unwrap();
+    assert_eq!((restored.accounts, restored.domains, restored.left_out), (2, 1, Vec::<String>::new()));
+    let there = &elsewhere.store;
+    assert_eq!(seen(there, ALICE).await, seen(store, ALICE).await);
+    let password = account::password_hash(there, ALICE).await.unwrap().unwrap();
+    assert_eq!(password.reveal(), "$argon2id$x");
+    assert_eq!(crate::address::alias(there, &alias.address).await, Ok(Some(alias)));
+    assert_eq!(domain::by_id(there, DOMAIN).await, domain::by_id(store, DOMAIN).await);
+    let [before, after] = [account::by_id(store, ALICE).await, account::by_id(there, ALICE).await];
+    let [before, after] = [before.unwrap().unwrap(), after.unwrap().unwrap()];
+    assert_eq!(after, account::Account { generation: before.generation + 1, ..before });
+    for mailbox in mailbox::list(there, ALICE).await.unwrap() {
+        let old = rig.fixture.mailbox(&mailbox.path).await;
+        assert!(mailbox.uid_validity > old.uid_validity, "{}", mailbox.path);
+        let same = (mailbox.uid_next, mailbox.highest_modseq, mailbox.subscribed, mailbox.role, mailbox.id);
+        assert_eq!(same, (old.uid_next, old.highest_modseq, old.subscribed, old.role, old.id));
+    }
+}
+
+#[tokio::test]
+async fn a_second_backup_writes_only_what_changed() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let first = rig.take().await;
+    let second = rig.take().await;
+    assert_eq!(second.bodies, 0);
+    assert!(second.written < 1500, "{} octets for nothing new", second.written);
+    rig.flag(&[3], "\\Flagged").await;
+    let item = rig.fixture.message(message::Target::Role(SpecialUse::Inbox), 3000).await;
+    rig.fixture.append(&item).await.unwrap();
+    let third = rig.take().await;
+    assert_eq!(third.bodies, 1);
+    assert!(third.written < first.written / 100, "{} of {}", third.written, first.written);
+    let points = rig.target().await.points().await.unwrap();
+    assert_eq!(points.iter().map(|point| &point.id).collect::<Vec<_>>(), [&first.point, &second.point, &third.point]);
+}
+
+#[tokio::test]
+async fn each_point_is_what_the_site_was_then() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let mut points = Vec::new();
+    for step in 1..=3 {
+        points.push((rig.take().await.point, seen(&rig.fixture.store, ALICE).await));
+        rig.expunge(&[step * 2]).await;
+        rig.flag(&[5], "\\Answered").await;
+        rig.fixture.create(&format!("Box{step}")).await.unwrap();
+    }
+    for (point, then) in &points {
+        let elsewhere = Elsewhere::new().await;
+        elsewhere.restore(&rig.target().await, Some(point)).await.unwrap();
+        assert_eq!(seen(&elsewhere.store, ALICE).await, *then);
+    }
+    // What is pruned takes nothing from what stays.
+    let target = rig.target().await;
+    let pruned = prune(&target, 1, &mut |_| {}).await.unwrap();
+    assert_eq!((pruned.points, pruned.kept), (2, 1));
+    assert!(pruned.objects > 0);
+    assert_eq!(verify(&target, &mut |_| {}).await.unwrap().findings, Vec::<String>::new());
+    let elsewhere = Elsewhere::new().await;
+    elsewhere.restore(&target, None).await.unwrap();
+    assert_eq!(seen(&elsewhere.store, ALICE).await, points[2].1);
+    let gone = elsewhere.restore(&target, Some(&points[0].0)).await;
+    assert!(matches!(gone, Err(Error::Refused(_))), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_site_goes_into_an_empty_store_only() {
+    let rig = Rig::new().await;
+    rig.take().await;
+    let here = whole(&rig.fixture.store, &rig.target().await, &Wish::default(), (&fence, NOW), &mut |_| {}).await;
+    assert!(matches!(here, Err(Error::Refused(_))), "{here:?}");
+    rig.fixture.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_restore_that_was_cut_short_goes_on() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    for number in 0..4 {
+        rig.fixture.account(AccountId::new(100 + number), &format!("u{number}@x.test"), None).await;
+    }
+    rig.take().await;
+    let (target, elsewhere) = (rig.target().await, Elsewhere::new().await);
+    let mut steps = 0;
+    let (cut, mut is_cut) = tokio::sync::mpsc::channel(8);
+    let mut progress = |_: &super::Step| {
+        steps += 1;
+        if steps == 4 {
+            cut.try_send(()).unwrap();
+        }
+    };
+    let wish = Wish::default();
+    tokio::select! {
+        biased;
+        _ = is_cut.recv() => {}
+        done = whole(&elsewhere.store, &target, &wish, (&fence, NOW), &mut progress) => panic!("not cut: {done:?}"),
+    }
+    let restored = elsewhere.restore(&target, None).await.unwrap();
+    assert_eq!(restored.accounts, 5);
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+}
+
+#[tokio::test]
+async fn a_part_is_read_in_the_order_of_its_uids() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    rig.take().await;
+    let mut point = OpenPoint::open(&rig.target().await, None).await.unwrap();
+    assert!(point.account(&address("nobody@x.test")).await.unwrap().is_none());
+    let mut image = point.account(&Address::parse("ALICE@x.test").unwrap()).await.unwrap().unwrap();
+    let all = seen(&rig.fixture.store, ALICE).await;
+    for mailbox in image.mailboxes().to_vec() {
+        let expect: Vec<&Seen> = all.iter().filter(|((path, _), _)| *path == mailbox.path).map(|(_, s)| s).collect();
+        assert_eq!(mailbox.messages, expect.len(), "{}", mailbox.path);
+        for (place, expect) in expect.into_iter().enumerate() {
+            let found = image.message(mailbox.id, place).await.unwrap().unwrap();
+            let body = point.stage(&rig.fixture.store, &found.blob).await.unwrap().body;
+            let body = rig.fixture.store.body_read(&body, 0..u64::MAX).await.unwrap();
+            let flags = found.flags.iter().map(|flag| flag.as_str().to_owned()).collect();
+            assert_eq!((flags, found.received_at.0, [found.prefix.to_vec(), body.to_vec()].concat()), *expect);
+        }
+        assert_eq!(image.message(mailbox.id, mailbox.messages).await, Ok(None));
+    }
+}

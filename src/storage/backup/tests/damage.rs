@@ -1,0 +1,170 @@
+//! What is damaged is found and named; what was cut short does no harm; a wrong key opens nothing.
+
+use std::time::Duration;
+
+use posthouse_mail::secret::Secret;
+
+use super::{Elsewhere, Rig, seen};
+use crate::backup::lock::Lock;
+use crate::backup::{Access, Target, prune, run, verify};
+use crate::error::Error;
+use crate::fixture::ALICE;
+
+#[tokio::test]
+async fn every_damaged_or_missing_object_is_found() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    rig.take().await;
+    let target = rig.target().await;
+    assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
+    let objects: Vec<_> = rig.files().into_iter().filter(|path| !path.ends_with("posthouse-backup")).collect();
+    assert!(objects.len() >= 6, "{objects:?}");
+    for path in objects {
+        let whole = std::fs::read(&path).unwrap();
+        let mut wrong = whole.clone();
+        let middle = wrong.len() / 2;
+        wrong[middle] ^= 0x10;
+        for damage in [wrong, whole[..whole.len() - 1].to_vec()] {
+            std::fs::write(&path, damage).unwrap();
+            let verified = verify(&target, &mut |_| {}).await.unwrap();
+            assert!(!verified.is_whole(), "{}", path.display());
+        }
+        std::fs::remove_file(&path).unwrap();
+        let is_point = path.to_str().unwrap().contains("points");
+        assert_eq!(verify(&target, &mut |_| {}).await.unwrap().is_whole(), is_point, "{}", path.display());
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
+}
+
+#[tokio::test]
+async fn a_damaged_pack_is_written_anew_by_the_next_run() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    rig.take().await;
+    let pack = rig.files().into_iter().find(|path| path.to_str().unwrap().contains("packs")).unwrap();
+    let length = std::fs::metadata(&pack).unwrap().len();
+    std::fs::File::options().write(true).open(&pack).unwrap().set_len(length / 2).unwrap();
+    let again = rig.take().await;
+    assert_eq!(again.bodies, 7);
+    let elsewhere = Elsewhere::new().await;
+    elsewhere.restore(&rig.target().await, None).await.unwrap();
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+}
+
+#[tokio::test]
+async fn what_was_found_damaged_is_written_anew() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    rig.take().await;
+    for path in rig.files() {
+        let name = path.to_str().unwrap();
+        if name.contains("rows") || name.contains("packs") {
+            let mut octets = std::fs::read(&path).unwrap();
+            octets[30] ^= 1;
+            std::fs::write(&path, octets).unwrap();
+        }
+    }
+    // What a damaged object named is found by the run that writes it anew, and mended by the next.
+    let mut runs = 0;
+    loop {
+        let target = rig.target().await;
+        runs += 1;
+        if run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap().is_whole() {
+            break;
+        }
+        assert!(runs < 4);
+    }
+    let elsewhere = Elsewhere::new().await;
+    elsewhere.restore(&rig.target().await, None).await.unwrap();
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+    let target = rig.target().await;
+    prune(&target, 1, &mut |_| {}).await.unwrap();
+    assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
+}
+
+#[tokio::test]
+async fn a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used() {
+    let mut rig = Rig::new().await;
+    rig.settings.pack_max = posthouse_conf::Size::kib(1);
+    rig.fill().await;
+    let first = rig.take().await;
+    for _ in 0..600 {
+        let item = rig.fixture.message(crate::message::Target::Role(posthouse_mail::SpecialUse::Inbox), 1500).await;
+        rig.fixture.append(&item).await.unwrap();
+    }
+    // The first page of bodies is written when the first step is told.
+    let (cut, mut is_cut) = tokio::sync::mpsc::channel(64);
+    let mut progress = |_: &crate::backup::Step| {
+        let _ = cut.try_send(());
+    };
+    let target = rig.target().await;
+    tokio::select! {
+        biased;
+        _ = is_cut.recv() => {}
+        done = run(&rig.fixture.store, &target, "h", &mut progress) => panic!("not cut: {done:?}"),
+    }
+    assert_eq!(target.points().await.unwrap().len(), 1);
+    assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
+    // The run that was dropped gives its lock back.
+    while rig.files().iter().any(|path| path.ends_with("lock")) {
+        tokio::task::yield_now().await;
+    }
+    let second = rig.take().await;
+    assert!(second.bodies < 400, "{} bodies were written again", second.bodies);
+    assert_ne!(first.point, second.point);
+    let target = rig.target().await;
+    prune(&target, 1, &mut |_| {}).await.unwrap();
+    assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
+}
+
+#[tokio::test]
+async fn a_lock_holds_until_it_has_been_silent_for_long() {
+    let mut rig = Rig::new().await;
+    let target = rig.target().await;
+    let held = Lock::take(&target).await.unwrap();
+    let refused = run(&rig.fixture.store, &target, "h", &mut |_| {}).await;
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    rig.settings.lock_ttl = posthouse_conf::Span::ms(0);
+    // A lock counts whole milliseconds.
+    let taken_at = std::time::Instant::now();
+    while taken_at.elapsed() < Duration::from_millis(3) {
+        tokio::task::yield_now().await;
+    }
+    rig.take().await;
+    assert!(matches!(held.release().await, Err(Error::Refused(_))), "it is another's");
+}
+
+#[tokio::test]
+async fn an_encrypted_backup_opens_with_its_key_only() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let access = |secret: Option<&str>| Access { secret: secret.map(|s| Secret::new(s.to_owned())), ..rig.access() };
+    let right = access(Some("correct horse"));
+    let target = Target::open_or_create(&right, &rig.settings).await.unwrap();
+    let taken = run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap();
+    assert!(taken.is_whole());
+    for wrong in [None, Some("battery staple")] {
+        let opened = Target::open(&access(wrong), &rig.settings).await;
+        assert!(matches!(opened, Err(Error::Refused(_))), "{wrong:?}");
+    }
+    for path in rig.files() {
+        let octets = std::fs::read(&path).unwrap();
+        for plain in [b"alice@x.test".as_slice(), b"Return-Path", b"Work"] {
+            assert!(!octets.windows(plain.len()).any(|window| window == plain), "{}", path.display());
+        }
+    }
+    let elsewhere = Elsewhere::new().await;
+    elsewhere.restore(&Target::open(&right, &rig.settings).await.unwrap(), None).await.unwrap();
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+}
+
+#[tokio::test]
+async fn a_folder_with_something_else_is_no_target() {
+    let rig = Rig::new().await;
+    let folder = rig.dir.path().join("backup");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("letter.txt"), "Dear Bob").unwrap();
+    assert!(matches!(Target::open(&rig.access(), &rig.settings).await, Err(Error::Refused(_))));
+    assert!(matches!(Target::open_or_create(&rig.access(), &rig.settings).await, Err(Error::Refused(_))));
+}
