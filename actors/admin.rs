@@ -73,6 +73,8 @@ impl Admin {
             | AdminRequest::DomainSet { .. }
             | AdminRequest::DomainDelete { .. }
             | AdminRequest::DomainDns { .. }
+            | AdminRequest::DomainRotateKeys { .. }
+            | AdminRequest::DomainRemoveKey { .. }
             | AdminRequest::AliasCreate { .. }
             | AdminRequest::AliasList { .. }
             | AdminRequest::AliasShow { .. }

@@ -8,6 +8,7 @@ use posthouse_storage::{Error, Fence, keys};
 use super::account::parse;
 use super::{AdminRequest, AdminResult, AliasView, DkimKeyView, DnsRecordView, DomainChange, DomainView, view, words};
 use crate::clock;
+use crate::domain::DomainError;
 use crate::node::Services;
 
 /// Aliases shown in one answer.
@@ -33,6 +34,8 @@ pub(super) async fn run(services: &Services, request: AdminRequest) -> AdminResu
             }
         }
         AdminRequest::DomainDns { name } => view(&dns(services, &name).await?),
+        AdminRequest::DomainRotateKeys { name } => view(&rotate_keys(services, &name).await?),
+        AdminRequest::DomainRemoveKey { name, selector } => view(&remove_key(services, &name, &selector).await?),
         AdminRequest::AliasCreate { address, targets } => {
             if find_alias(services, &address).await.is_ok() {
                 return Err(format!("{address} is an alias already: change it with `alias set`"));
@@ -92,6 +95,25 @@ async fn set(services: &Services, name: &str, change: DomainChange) -> Result<Do
         services.domains.set_catch_all(id, catch_all.as_ref()).await.map_err(words)?;
     }
     show(services, &find(services, name).await?).await
+}
+
+async fn rotate_keys(services: &Services, name: &str) -> Result<DomainView, String> {
+    let domain = find(services, name).await?;
+    match services.domains.rotate_keys(domain.id).await {
+        Err(DomainError::Store(Error::Exists)) => Err(format!("the keys of {name} were made or rotated today already")),
+        outcome => outcome.map_err(words),
+    }?;
+    show(services, &domain).await
+}
+
+async fn remove_key(services: &Services, name: &str, selector: &str) -> Result<DomainView, String> {
+    let domain = find(services, name).await?;
+    let parsed = Domain::parse(selector).map_err(|error| format!("{selector}: {error}"))?;
+    match services.domains.remove_key(domain.id, &parsed).await {
+        Err(DomainError::Store(Error::NotFound)) => Err(format!("{name} has no key {selector}: see `domain show`")),
+        outcome => outcome.map_err(words),
+    }?;
+    show(services, &domain).await
 }
 
 async fn show(services: &Services, domain: &LocalDomain) -> Result<DomainView, String> {

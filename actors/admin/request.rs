@@ -51,6 +51,13 @@ pub enum AdminRequest {
     DomainDns {
         name: String,
     },
+    DomainRotateKeys {
+        name: String,
+    },
+    DomainRemoveKey {
+        name: String,
+        selector: String,
+    },
     AliasCreate {
         address: String,
         targets: Vec<String>,

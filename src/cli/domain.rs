@@ -1,4 +1,4 @@
-//! `posthouse domain create|list|show|set|delete|dns`.
+//! `posthouse domain create|list|show|set|delete|dns|rotate-keys|remove-key`.
 
 use std::process::ExitCode;
 
@@ -36,6 +36,10 @@ enum DomainVerb {
     Delete { name: String },
     /// Print the DNS records to publish: MX, SPF, DKIM, DMARC.
     Dns { name: String },
+    /// Make further DKIM keys; they sign after `dkim.activation_delay`, so publish their records (`domain dns`) before.
+    RotateKeys { name: String },
+    /// Remove a DKIM key, once mail signed with it has arrived everywhere.
+    RemoveKey { name: String, selector: String },
 }
 
 pub async fn run(arguments: DomainArgs, output: Output) -> anyhow::Result<ExitCode> {
@@ -54,6 +58,8 @@ pub async fn run(arguments: DomainArgs, output: Output) -> anyhow::Result<ExitCo
             let records: Vec<DnsRecordView> = admin_client::ask(site, AdminRequest::DomainDns { name }, output).await?;
             return output.result(&records, |records| zone(records));
         }
+        DomainVerb::RotateKeys { name } => AdminRequest::DomainRotateKeys { name },
+        DomainVerb::RemoveKey { name, selector } => AdminRequest::DomainRemoveKey { name, selector },
         DomainVerb::Create { name } => AdminRequest::DomainCreate { name },
         DomainVerb::Show { name } => AdminRequest::DomainShow { name },
         DomainVerb::Set { name, catch_all } => AdminRequest::DomainSet { name, change: DomainChange { catch_all } },

@@ -57,6 +57,13 @@ fn domains_and_aliases_are_managed() {
     for part in ["MX", "v=spf1", "v=DKIM1", "v=DMARC1", "_dmarc.second.test", "_domainkey.second.test"] {
         assert!(text.contains(part), "no {part} in {text}");
     }
+    let shown = demo.json(&["domain", "show", "second.test"]);
+    let selector = shown["dkim"][0]["selector"].as_str().expect("a key").to_owned();
+    let left = demo.json(&["domain", "remove-key", "second.test", &selector]);
+    assert_eq!(left["dkim"].as_array().map(Vec::len), Some(1), "{left}");
+    assert_eq!(demo.command(&["domain", "remove-key", "second.test", &selector]).status.code(), Some(1));
+    // A selector bears the day: the keys were made today.
+    assert_eq!(demo.command(&["domain", "rotate-keys", "second.test"]).status.code(), Some(1));
     demo.json(&["alias", "create", "info@second.test", "dora@second.test"]);
     demo.json(&["alias", "set", "info@second.test", "dora@second.test", "alice@demo.test"]);
     assert_eq!(demo.json(&["alias", "show", "info@second.test"])["targets"].as_array().map(Vec::len), Some(2));
