@@ -57,6 +57,7 @@ impl Admin {
                 services.request_stop();
                 Ok(json!({ "stopping": true }))
             }
+            AdminRequest::RepairStore => check::repair(services, progress).await,
             AdminRequest::CheckStore { bodies } => check::store(services, bodies, progress).await,
             AdminRequest::KeyRotate => {
                 let key = services.store.rotate_key(clock::now()).await.map_err(words)?;

@@ -15,6 +15,8 @@ pub enum AdminRequest {
         bodies: bool,
     },
     KeyRotate,
+    /// Mends the store of a stopped node.
+    RepairStore,
     AccountCreate {
         address: String,
         password: String,
@@ -228,6 +230,22 @@ pub struct CheckView {
     /// There were more findings than are listed.
     pub truncated: bool,
     pub findings: Vec<FindingView>,
+}
+
+/// What a repair did, and what it could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairView {
+    pub whole: bool,
+    /// What was mended, and how.
+    pub mended: Vec<MendedView>,
+    /// What is still wrong.
+    pub findings: Vec<FindingView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MendedView {
+    pub place: String,
+    pub what: String,
 }
 
 /// One thing in the store that is not as it must be.

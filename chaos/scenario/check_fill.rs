@@ -184,3 +184,13 @@ pub async fn content(store: &Store) -> anyhow::Result<Content> {
     }
     Ok(content)
 }
+
+/// How often each message stands in a mailbox, without the header fields that we add.
+pub fn bodies(content: &Content) -> BTreeMap<Vec<u8>, usize> {
+    let mut bodies = BTreeMap::new();
+    for octets in content.iter().filter(|((account, ..), _)| *account != 0).filter_map(|(_, read)| read.as_ref().ok()) {
+        let start = octets.windows(6).position(|octets| octets == b"From: ").unwrap_or(0);
+        *bodies.entry(octets[start..].to_vec()).or_default() += 1;
+    }
+    bodies
+}

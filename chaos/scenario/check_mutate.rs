@@ -3,20 +3,22 @@
 //!
 //! Each round works on a copy: one change past all seals, then the checker must say so. A change that it does not find
 //! counts as missed unless the store, read through its own functions, is the same as before and no row tells otherwise: a
-//! counter of zero that is absent, octets of a segment that no body uses.
+//! counter of zero that is absent, octets of a segment that no body uses. Then the store is repaired: what the checker said
+//! can be mended must be, and no message whose body is there may be gone.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use posthouse_storage::check::{self, Options};
-use posthouse_storage::{RangeRequest, Store, keys};
+use posthouse_mail::structure::MessageStructure;
+use posthouse_storage::check::{self, Options, Remedy};
+use posthouse_storage::{RangeRequest, Store, keys, repair};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::check_fill;
-use super::store_load::settings;
+use super::store_load::{now, settings};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,6 +50,8 @@ enum Change {
 struct Tally {
     made: u32,
     found: u32,
+    /// Whole after the repair.
+    mended: u32,
     harmless: u32,
 }
 
@@ -76,15 +80,18 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
         tally.made += 1;
         let told = change.describe();
         match examine(&dir, &change, &content).await.with_context(|| format!("round {round}, seed {seed}: {told}"))? {
-            Outcome::Found => tally.found += 1,
+            Outcome::Found { mended } => {
+                tally.found += 1;
+                tally.mended += u32::from(mended);
+            }
             Outcome::Harmless => tally.harmless += 1,
             Outcome::Missed => missed.push(told),
         }
         std::fs::remove_dir_all(&dir)?;
     }
-    println!("{:<24} {:>6} {:>6} {:>9}", "change", "made", "found", "no effect");
-    for (class, Tally { made, found, harmless }) in &tallies {
-        println!("{class:<24} {made:>6} {found:>6} {harmless:>9}");
+    println!("{:<24} {:>6} {:>6} {:>6} {:>9}", "change", "made", "found", "mended", "no effect");
+    for (class, Tally { made, found, mended, harmless }) in &tallies {
+        println!("{class:<24} {made:>6} {found:>6} {mended:>6} {harmless:>9}");
     }
     ensure!(missed.is_empty(), "seed {seed}: {} changes were not found:\n{}", missed.len(), missed.join("\n"));
     println!("every change with an effect was found");
@@ -92,7 +99,7 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
 }
 
 enum Outcome {
-    Found,
+    Found { mended: bool },
     Harmless,
     Missed,
 }
@@ -103,17 +110,31 @@ async fn examine(dir: &Path, change: &Change, content: &check_fill::Content) -> 
     let store = match Store::open(dir, &settings()).await {
         Ok(store) => store,
         // A store that says what is wrong with it and does not open is found to be damaged.
-        Err(_) => return Ok(Outcome::Found),
+        Err(_) => return Ok(Outcome::Found { mended: false }),
     };
     change.to_rows(&store).await?;
     let report = check::run(&store, Options::default(), &mut |_| {}).await?;
     let outcome = match report.is_whole() {
-        false => Outcome::Found,
+        false => Outcome::Found { mended: repair(&store, content).await? },
         true if change.may_be_harmless() && check_fill::content(&store).await? == *content => Outcome::Harmless,
         true => Outcome::Missed,
     };
     store.close().await?;
     Ok(outcome)
+}
+
+/// Whether the store is whole after a repair. What is left must be what the checker said only a backup has.
+async fn repair(store: &Store, content: &check_fill::Content) -> anyhow::Result<bool> {
+    let outcome = repair::run(store, now(), &|_| MessageStructure::default(), &mut |_| {}).await?;
+    let report = check::run(store, Options::default(), &mut |_| {}).await?;
+    let left = report.findings.iter().find(|finding| finding.remedy != Remedy::Restore);
+    ensure!(left.is_none(), "a repair left what it should mend: {left:?} after {:?}", outcome.mended);
+    if report.is_whole() {
+        let (before, after) = (check_fill::bodies(content), check_fill::bodies(&check_fill::content(store).await?));
+        let lost = before.iter().find(|(body, count)| after.get(*body).is_none_or(|present| present < count));
+        ensure!(lost.is_none(), "the store is whole, but a repair lost mail: {:?}", outcome.mended);
+    }
+    Ok(report.is_whole())
 }
 
 /// Every row as it lies in the engine.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use posthouse_actors::admin::{AdminRequest, CheckView, FindingView};
+use posthouse_actors::admin::{AdminRequest, CheckView, FindingView, RepairView};
 use posthouse_conf::Settings;
 use posthouse_mail::Domain;
 use posthouse_net::resolver::{Answer, Resolver};
@@ -24,6 +24,9 @@ pub struct CheckArgs {
     /// With --store: prove the rows only and leave the bodies unread.
     #[arg(long, requires = "store")]
     quick: bool,
+    /// With --store, on a stopped node: mend what other rows tell, and say what was done.
+    #[arg(long, requires = "store", conflicts_with = "quick")]
+    repair: bool,
 }
 
 /// One thing that was looked at.
@@ -35,6 +38,9 @@ struct Finding {
 }
 
 pub async fn run(arguments: CheckArgs, output: Output) -> anyhow::Result<ExitCode> {
+    if arguments.repair {
+        return repair_store(&arguments, output).await;
+    }
     if arguments.store {
         return check_store(&arguments, output).await;
     }
@@ -60,8 +66,7 @@ async fn check_store(arguments: &CheckArgs, output: Output) -> anyhow::Result<Ex
     let check: CheckView = admin_client::ask(&arguments.site, request, output).await?;
     let whole = check.whole;
     output.result(&check, |check| {
-        let line = |f: &FindingView| format!("{}: {}: {}; {}", f.rule, f.place, f.detail, f.remedy);
-        let mut lines: Vec<String> = check.findings.iter().map(line).collect();
+        let mut lines: Vec<String> = check.findings.iter().map(finding).collect();
         let CheckView { accounts, emails, bodies, spooled, queued, .. } = check;
         let walked = format!(
             "{accounts} accounts, {emails} messages, {bodies} bodies, {spooled} in the spool, {queued} in the queue"
@@ -76,6 +81,26 @@ async fn check_store(arguments: &CheckArgs, output: Output) -> anyhow::Result<Ex
         lines.join("\n")
     })?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn finding(finding: &FindingView) -> String {
+    let FindingView { rule, place, detail, remedy } = finding;
+    format!("{rule}: {place}: {detail}; {remedy}")
+}
+
+async fn repair_store(arguments: &CheckArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let repair: RepairView = admin_client::ask(&arguments.site, AdminRequest::RepairStore, output).await?;
+    output.result(&repair, |repair| {
+        let mended = repair.mended.iter().map(|mended| format!("mended: {}: {}", mended.place, mended.what));
+        let left = repair.findings.iter().map(|left| format!("left: {}", finding(left)));
+        let end = match (repair.whole, repair.mended.len()) {
+            (true, 0) => "the store is whole: there was nothing to mend".to_owned(),
+            (true, count) => format!("the store is whole again: {count} things mended"),
+            (false, count) => format!("{count} things mended, {} left", repair.findings.len()),
+        };
+        mended.chain(left).chain([end]).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(if repair.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn formats(settings: &Settings) -> Finding {

@@ -6,10 +6,10 @@
 //! transaction may live, it is walked in chunks until the account stood still from first to last.
 
 mod account;
-mod blobs;
+pub(crate) mod blobs;
 mod directory;
 mod finding;
-mod rows;
+pub(crate) mod rows;
 mod transit;
 
 use posthouse_mail::AccountId;
@@ -138,4 +138,4 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -83,6 +83,7 @@ subspaces! {
     Meta = 0x4b, Inserted;        // name -> facts of the store itself
     Node = 0x4c, Inserted;        // incarnation -> name, formats that it reads, heartbeat
     Gate = 0x4d, Inserted;        // -> level: the format that every node reads
+    Lost = 0x4e, Inserted;        // a whole key -> its row as it was, which a repair could not read
     InsertedChunk = 0x4f, Inserted; // a whole key, number -> octets of a split value
 
     Counter = 0x60, Commutative;  // name -> count
@@ -104,6 +105,14 @@ pub fn is_sealed(key: &[u8]) -> bool {
 /// Whether a key lies in the range of a shard.
 pub(crate) fn is_owned(key: &[u8]) -> bool {
     key.first() == Some(&OWNED)
+}
+
+/// The shard of an owned key.
+pub(crate) fn shard_of(key: &[u8]) -> Option<ShardId> {
+    match key {
+        [OWNED, high, low, ..] => ShardId::new(u16::from_be_bytes([*high, *low])),
+        _ => None,
+    }
 }
 
 /// One row's key.
@@ -321,6 +330,10 @@ pub fn queue_messages() -> KeyRange {
 pub fn queue_work(destination: &Domain, due: UnixMillis, message: IngestId) -> Key {
     of_queue(destination).u64(due.0).u128(message.get())
 }
+/// The work of every destination of a shard.
+pub(crate) fn queue_works_in(shard: ShardId) -> KeyRange {
+    Key::owned(shard, Subspace::QueueWork).children()
+}
 pub fn queue_works(destination: &Domain) -> KeyRange {
     of_queue(destination).children()
 }
@@ -400,6 +413,10 @@ pub fn secrets() -> KeyRange {
 }
 pub fn meta(name: &str) -> Key {
     Key::open(Subspace::Meta).text(name.as_bytes())
+}
+/// Where a repair lays a row aside.
+pub fn lost(key: &[u8]) -> Key {
+    Key::open(Subspace::Lost).number(key)
 }
 pub fn node(incarnation: u64) -> Key {
     Key::open(Subspace::Node).u64(incarnation)

@@ -22,6 +22,7 @@ mod owner;
 pub mod queue;
 pub mod quota;
 mod record;
+pub mod repair;
 mod seal;
 pub mod secret;
 pub mod shard;

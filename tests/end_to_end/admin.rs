@@ -125,3 +125,17 @@ fn the_store_is_whole_after_work() {
     let check = demo.json(&["check", "--store"]);
     assert_eq!(check["whole"], true, "{check}");
 }
+
+#[test]
+fn a_running_node_is_checked_and_only_a_stopped_one_is_repaired() {
+    let mut demo = Demo::start();
+    deliver(&demo, "alice@demo.test", "once");
+    let refused = demo.command(&["check", "--store", "--repair"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stop it"), "{refused:?}");
+    demo.stop();
+    let repair = demo.json(&["check", "--store", "--repair"]);
+    assert_eq!((&repair["whole"], &repair["mended"]), (&true.into(), &serde_json::json!([])), "{repair}");
+    let check = demo.json(&["check", "--store", "--quick"]);
+    assert_eq!(check["whole"], true, "{check}");
+}

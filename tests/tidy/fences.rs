@@ -39,6 +39,7 @@ const WITHOUT_FENCE: &[(&str, &str, &str)] = &[
     ("gate", "open", "the gate, which every node row that it reads guards"),
     ("gate", "leave", "its own node's row"),
     ("backup/restore/site", "restore_transit", "inserted by anyone under a unique id"),
+    ("repair/pen", "write", "takes the fence of every shard that its edits touch"),
     ("secret", "get_or_create", "written once, by whoever is first"),
 ];
 

@@ -25,7 +25,7 @@ pub(super) async fn walk(
     progress: Progress<'_>,
 ) -> Result<(), Error> {
     if store.snapshot().get(&keys::secret(crate::blob::rotation::ID_KEY)).await.is_ok_and(|row| row.is_none()) {
-        report.add(Rule::Body, "secret blob-id", "it is gone: a restart would make another and not know equal bodies");
+        report.lost(Rule::Body, "secret blob-id", "it is gone: a restart would make another and not know equal bodies");
     }
     let outcome = references(store, report).await;
     report.absorb("references of bodies", outcome)?;
@@ -108,7 +108,7 @@ async fn reference(
     Ok(())
 }
 
-fn holder(owner: BlobOwner) -> keys::Key {
+pub(crate) fn holder(owner: BlobOwner) -> keys::Key {
     match owner {
         BlobOwner::Email { account, email } => keys::email(account, email),
         BlobOwner::Spool(message) => keys::spool(message),

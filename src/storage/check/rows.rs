@@ -10,7 +10,7 @@ use posthouse_mail::{AccountId, DomainId};
 
 use super::{Progress, Report, Rule, STEP, Walked};
 use crate::codec;
-use crate::engine::{KEYS_END, RangeRequest};
+use crate::engine::{KEYS_END, Page, RangeRequest};
 use crate::error::Error;
 use crate::keys::{self, Key, Place, Subspace};
 use crate::record::account::IdRow;
@@ -25,17 +25,28 @@ use crate::transaction::Transaction;
 
 /// Whose rows there are.
 #[derive(Default)]
-pub(super) struct Entities {
+pub(crate) struct Entities {
     pub accounts: BTreeSet<AccountId>,
     pub domains: BTreeSet<DomainId>,
+    /// Shards with work of the queue.
+    pub queues: BTreeSet<u16>,
+}
+
+impl Entities {
+    pub(crate) fn note(&mut self, key: &[u8], place: &Place) {
+        self.accounts.extend(place.account);
+        self.domains.extend(place.domain);
+        let queue = keys::shard_of(key).filter(|_| place.subspace == Subspace::QueueWork);
+        self.queues.extend(queue.map(ShardId::get));
+    }
 }
 
 pub(super) async fn walk(store: &Store, report: &mut Report, progress: Progress<'_>) -> Result<Entities, Error> {
     let mut entities = Entities::default();
     let mut begin = Vec::new();
     loop {
-        let mut step = Step { txn: store.snapshot(), owners: BTreeMap::new() };
-        let page = step.txn.range_sealed(RangeRequest::new(&begin, KEYS_END).limit(STEP)).await?;
+        let mut step = Step::new(store);
+        let page = step.page(RangeRequest::new(&begin, KEYS_END).limit(STEP)).await?;
         for (key, octets) in &page.rows {
             report.walked.rows += 1;
             step.row(key, octets, &mut entities, report).await?;
@@ -51,13 +62,22 @@ pub(super) async fn walk(store: &Store, report: &mut Report, progress: Progress<
 }
 
 /// One page and what belongs to it, read in one snapshot.
-struct Step {
+pub(crate) struct Step {
     txn: Transaction<'static>,
     /// Whether accounts and domains are there, by the keys of their rows.
     owners: BTreeMap<Vec<u8>, bool>,
 }
 
 impl Step {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self { txn: store.snapshot(), owners: BTreeMap::new() }
+    }
+
+    /// Rows as they lie.
+    pub(crate) async fn page(&mut self, request: RangeRequest<'_>) -> Result<Page, Error> {
+        self.txn.range_sealed(request).await
+    }
+
     async fn row(
         &mut self,
         key: &Bytes,
@@ -69,16 +89,8 @@ impl Step {
             report.add(Rule::Row, keys::describe(key), "no row of this version lies under such a key");
             return Ok(());
         };
-        entities.accounts.extend(place.account);
-        entities.domains.extend(place.domain);
-        let value = match keys::is_sealed(key) {
-            true => seal::open(key, octets),
-            false => Ok(octets.clone()),
-        };
-        let read = match value {
-            Ok(value) => self.read(key, &place, &value).await,
-            Err(error) => Err(error),
-        };
+        entities.note(key, &place);
+        let read = self.open(key, octets, &place).await;
         if let Err(Error::Corrupt(_)) = &read {
             report.note(Rule::Row, finding_remedy(place.subspace), &place.words, "it is not what was written there");
         } else {
@@ -88,6 +100,15 @@ impl Step {
             report.add(Rule::Row, &place.words, "what it belongs to is gone");
         }
         Ok(())
+    }
+
+    /// Whether the seal is right and the record can be read.
+    pub(crate) async fn open(&mut self, key: &Bytes, octets: &Bytes, place: &Place) -> Result<(), Error> {
+        let value = match keys::is_sealed(key) {
+            true => seal::open(key, octets)?,
+            false => octets.clone(),
+        };
+        self.read(key, place, &value).await
     }
 
     /// Whether the record can be read.
@@ -127,7 +148,7 @@ impl Step {
     }
 
     /// Whether the account, the domain or the split row that it is part of is there.
-    async fn belongs(&mut self, place: &Place) -> Result<bool, Error> {
+    pub(crate) async fn belongs(&mut self, place: &Place) -> Result<bool, Error> {
         if let (Some(whole), Some(number)) = (&place.whole, place.piece) {
             return Ok(match self.txn.get(whole).await {
                 Ok(value) => value.and_then(|value| codec::pieces(&value)).is_some_and(|count| number < count),

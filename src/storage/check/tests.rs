@@ -192,7 +192,7 @@ async fn damage_to_addresses_is_found() {
 }
 
 /// A store with a row of every kind that a site has.
-async fn populated() -> Fixture {
+pub(crate) async fn populated() -> Fixture {
     let (fixture, place) = furnished().await;
     let store = &fixture.store;
     let writer = crate::fixture::writer(ALICE);
@@ -246,13 +246,13 @@ fn queued_to(destination: &str) -> crate::spool::Queued {
 }
 
 /// Every row as it lies.
-async fn rows(fixture: &Fixture) -> Vec<(bytes::Bytes, bytes::Bytes)> {
+pub(crate) async fn rows(fixture: &Fixture) -> Vec<(bytes::Bytes, bytes::Bytes)> {
     let request = crate::RangeRequest::new(&[], crate::engine::KEYS_END).bytes(usize::MAX);
     fixture.store.snapshot().range_sealed(request).await.unwrap().rows
 }
 
 /// Writes octets past every seal; `None` clears the row.
-async fn lay(fixture: &Fixture, key: &[u8], octets: Option<&[u8]>) {
+pub(crate) async fn lay(fixture: &Fixture, key: &[u8], octets: Option<&[u8]>) {
     let laid = fixture.store.transact(|txn| {
         Box::pin(async move {
             match octets {

@@ -114,6 +114,10 @@ impl Reader<'_> {
                 let incarnation = self.u64()?;
                 self.say(&format!("node {incarnation:x}"));
             }
+            S::Lost => {
+                let words = describe(std::mem::take(&mut self.rest));
+                self.say(&format!("laid aside: {words}"));
+            }
             S::Gate => self.say("gate of formats"),
             S::Spool | S::QueueMessage => {
                 let id = IngestId::new(self.u128()?);
