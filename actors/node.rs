@@ -8,6 +8,7 @@
 mod opening;
 mod root;
 mod services;
+mod store_link;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,19 +70,18 @@ impl Node {
     /// Opens the store and starts every actor but the listeners: commands work, nobody can connect.
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
         posthouse_net::tls::install_provider();
-        let dir = store_dir(&settings);
-        let store = Store::open(&dir, &settings.storage)
-            .await
-            .map_err(|source| StartError::Store { dir: dir.display().to_string(), source })?;
+        let store = store_link::open(&settings).await?;
         let membership = match enter(&settings, &store).await {
             Ok(membership) => membership,
             Err(source) => {
                 let _ = store.close().await;
-                return Err(StartError::Store { dir: dir.display().to_string(), source });
+                let dir = store_dir(&settings).display().to_string();
+                return Err(StartError::Store { dir, source });
             }
         };
         let (failed, stop_requested) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let (root, root_ended) = root::start(&settings, failed.clone(), stop_requested.clone()).await?;
+        end_when_lost(&store, (failed.clone(), stop_requested.clone()));
         let services = match services::start(settings, store.clone(), &root, (failed, stop_requested)).await {
             Ok(services) => Arc::new(services),
             Err(error) => {
@@ -147,6 +147,16 @@ impl Node {
             posthouse_obs::emit(posthouse_obs::event::actor::NodeEndedBadly { reason: error.to_string() });
         }
     }
+}
+
+/// A node whose store another process took can do nothing more; whoever runs it starts it anew.
+fn end_when_lost(store: &Store, (failed, stop_requested): (Arc<AtomicBool>, Arc<Notify>)) {
+    let lost = store.lost();
+    tokio::spawn(async move {
+        lost.await;
+        failed.store(true, Ordering::Release);
+        stop_requested.notify_one();
+    });
 }
 
 /// Registers this run at the version gate. One process owns the store, so that the gate opens to all that it writes.

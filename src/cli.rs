@@ -5,6 +5,7 @@
 mod account;
 mod admin_client;
 mod alias;
+mod certificate;
 mod check;
 mod demo;
 mod domain;
@@ -58,6 +59,8 @@ enum Command {
     Queue(queue::QueueArgs),
     /// The keys that bodies in the store are encrypted under.
     Key(key::KeyArgs),
+    /// Make the certificate by which a node is known to the other nodes of its cluster.
+    Certificate(certificate::CertificateArgs),
     /// What a running node is doing.
     Status(SiteArgs),
     /// The version of this program.
@@ -104,6 +107,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> 
         Command::Alias(arguments) => alias::run(arguments, output).await,
         Command::Queue(arguments) => queue::run(arguments, output).await,
         Command::Key(arguments) => key::run(arguments, output).await,
+        Command::Certificate(arguments) => certificate::run(arguments, output),
         Command::Status(site) => status::run(site, output).await,
         Command::Version => version::run(output),
     }

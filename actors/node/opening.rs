@@ -12,7 +12,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
 use super::root::StartChild;
-use super::{RootMsg, Services, StartError};
+use super::{RootMsg, Services, StartError, store_link};
 use crate::admin::{Admin, AdminActor};
 use crate::filter::Filters;
 use crate::listener::{self, ListenerArguments, SessionFactory};
@@ -37,13 +37,22 @@ struct Door {
 /// Opens the node.
 pub(super) async fn open(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin: Admin) -> Result<(), StartError> {
     let metrics = bind(services, &services.settings.listen.metrics)?;
+    store_link::serve(services).await?;
+    if services.settings.storage.serve.dedicated {
+        start_admin(root, admin).await?;
+        return serve_all_metrics(services, metrics);
+    }
     let spool = start_sending(services, root).await?;
     let doors = doors(services, &spool, root).await?;
     start_keeping(services, root, admin).await?;
     for door in doors {
         start_listener(services, root, door).await?;
     }
-    for socket in metrics {
+    serve_all_metrics(services, metrics)
+}
+
+fn serve_all_metrics(services: &Arc<Services>, sockets: Vec<Listener>) -> Result<(), StartError> {
+    for socket in sockets {
         serve_metrics(services, socket);
     }
     Ok(())
@@ -177,7 +186,10 @@ async fn start_keeping(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin
         async move { Ok(sweeper::start(arguments, supervisor).await?.get_id()) }.boxed()
     });
     adopt(root, "sweeper", "store".to_owned(), start).await.map_err(StartError::actor("the sweeper"))?;
+    start_admin(root, admin).await
+}
 
+async fn start_admin(root: &ActorRef<RootMsg>, admin: Admin) -> Result<(), StartError> {
     let start: StartChild = Arc::new(move |supervisor: ActorCell| {
         let admin = admin.clone();
         async move { Ok(Actor::spawn_linked(None, AdminActor, admin, supervisor).await?.0.get_id()) }.boxed()

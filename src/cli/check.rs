@@ -134,6 +134,7 @@ fn ports(settings: &Settings, running: bool) -> Vec<Finding> {
         &listen.pop3,
         &listen.pop3s,
         &listen.metrics,
+        &settings.storage.serve.listen,
     ];
     let addresses = all.into_iter().flatten();
     if running {

@@ -32,11 +32,19 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
     let base = base.parent().unwrap_or(Path::new("/"));
     // Walking the components drops a lone `.`, so that errors show the folder as a person writes it.
     settings.node.data_dir = base.join(&settings.node.data_dir).components().collect();
+    let Settings { tls, queue, storage, .. } = &mut settings;
+    let (served, serve) = (&mut storage.served, &mut storage.serve);
     for path in [
-        &mut settings.tls.certificate,
-        &mut settings.tls.private_key,
-        &mut settings.queue.smarthost_password_file,
-        &mut settings.storage.key_file,
+        &mut tls.certificate,
+        &mut tls.private_key,
+        &mut queue.smarthost_password_file,
+        &mut served.ca,
+        &mut served.certificate,
+        &mut served.private_key,
+        &mut serve.ca,
+        &mut serve.certificate,
+        &mut serve.private_key,
+        &mut storage.key_file,
     ] {
         if !path.as_os_str().is_empty() {
             *path = base.join(&path);

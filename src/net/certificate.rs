@@ -66,6 +66,32 @@ pub fn ensure(dir: &Path, names: &[String]) -> Result<Files, Error> {
     Ok(files)
 }
 
+/// Makes the pair with which a node shows itself to other nodes: in `out`, under the CA in `authority`, which is made when it
+/// is not there. What `out` has already is replaced.
+pub fn issue_node(authority_dir: &Path, out: &Path, names: &[String]) -> Result<Files, Error> {
+    for dir in [authority_dir, out] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let ca_file = authority_dir.join(CA_FILE);
+    let (ca_key, _) = authority(authority_dir, &ca_file)?;
+    let issuer = Issuer::new(authority_params(), ca_key);
+    let mut params = server_params(names)?;
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    let key = KeyPair::generate().map_err(issue)?;
+    let certificate = params.signed_by(&key, &issuer).map_err(issue)?;
+    let files = Files {
+        ca: out.join(CA_FILE),
+        certificate: out.join(CERTIFICATE_FILE),
+        private_key: out.join(PRIVATE_KEY_FILE),
+    };
+    write(&files.private_key, key.serialize_pem().as_bytes(), 0o600)?;
+    write(&files.certificate, certificate.pem().as_bytes(), 0o644)?;
+    if ca_file != files.ca {
+        write(&files.ca, &fs::read(&ca_file)?, 0o644)?;
+    }
+    Ok(files)
+}
+
 /// The CA's key, and whether it was made just now.
 fn authority(dir: &Path, certificate: &Path) -> Result<(KeyPair, bool), Error> {
     let key_file = dir.join(CA_KEY_FILE);

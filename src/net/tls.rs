@@ -12,6 +12,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpStream;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, TlsStream, client, server};
 
+use crate::certificate;
 use crate::error::{Error, of_stream};
 use crate::transport::Transport;
 
@@ -70,6 +72,8 @@ pub struct Acceptor {
 struct Shared {
     certificate: PathBuf,
     private_key: PathBuf,
+    /// Who has to have signed the client's certificate, where one is asked for.
+    clients: Option<PathBuf>,
     config: RwLock<Arc<ServerConfig>>,
     handshakes: Semaphore,
     handshake_timeout: Duration,
@@ -84,10 +88,25 @@ impl fmt::Debug for Acceptor {
 impl Acceptor {
     /// Reads the certificate and key that the settings name.
     pub fn load(settings: &posthouse_conf::Tls) -> Result<Self, Error> {
-        let config = server_config(&settings.certificate, &settings.private_key)?;
+        Self::with(&settings.certificate, &settings.private_key, None, settings)
+    }
+
+    /// For other nodes only: a client without a certificate of the authority is refused.
+    pub fn mutual(files: &certificate::Files, settings: &posthouse_conf::Tls) -> Result<Self, Error> {
+        Self::with(&files.certificate, &files.private_key, Some(&files.ca), settings)
+    }
+
+    fn with(
+        certificate: &Path,
+        private_key: &Path,
+        clients: Option<&Path>,
+        settings: &posthouse_conf::Tls,
+    ) -> Result<Self, Error> {
+        let config = server_config(certificate, private_key, clients)?;
         let shared = Shared {
-            certificate: settings.certificate.clone(),
-            private_key: settings.private_key.clone(),
+            certificate: certificate.to_owned(),
+            private_key: private_key.to_owned(),
+            clients: clients.map(Path::to_owned),
             config: RwLock::new(Arc::new(config)),
             handshakes: Semaphore::new(settings.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
             handshake_timeout: settings.handshake_timeout.get(),
@@ -97,7 +116,8 @@ impl Acceptor {
 
     /// Reads the files again; sessions under way keep what they have. On an error the old certificate stays.
     pub fn reload(&self) -> Result<(), Error> {
-        let config = Arc::new(server_config(&self.shared.certificate, &self.shared.private_key)?);
+        let Shared { certificate, private_key, clients, .. } = &*self.shared;
+        let config = Arc::new(server_config(certificate, private_key, clients.as_deref())?);
         *self.shared.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = config;
         Ok(())
     }
@@ -123,15 +143,31 @@ fn handshake_error(error: std::io::Error) -> Error {
     }
 }
 
-fn server_config(certificate: &Path, private_key: &Path) -> Result<ServerConfig, Error> {
+fn server_config(certificate: &Path, private_key: &Path, clients: Option<&Path>) -> Result<ServerConfig, Error> {
     let chain = read_certificates(certificate)?;
-    let key = PrivateKeyDer::from_pem_file(private_key).map_err(|error| unreadable(private_key, error))?;
-    ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .expect("the provider supports the default versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| unreadable(certificate, error))
+        .expect("the provider supports the default versions");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(read_roots(roots)?), provider());
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| unreadable(roots, error))?)
+        }
+    };
+    builder.with_single_cert(chain, read_key(private_key)?).map_err(|error| unreadable(certificate, error))
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unreadable(path, error))
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        store.add(certificate).map_err(|error| unreadable(path, error))?;
+    }
+    Ok(store)
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -174,12 +210,16 @@ impl Connector {
 
     /// The certificate must name the host and lead to a root in this PEM file.
     pub fn verified_by(roots: &Path) -> Result<Self, Error> {
-        let mut store = RootCertStore::empty();
-        for certificate in read_certificates(roots)? {
-            store.add(certificate).map_err(|error| unreadable(roots, error))?;
-        }
-        let config = client_builder(provider()).with_root_certificates(store);
+        let config = client_builder(provider()).with_root_certificates(read_roots(roots)?);
         Ok(Self { config: Arc::new(config.with_no_client_auth()) })
+    }
+
+    /// Towards another node: both show certificates of the one authority.
+    pub fn mutual(files: &certificate::Files) -> Result<Self, Error> {
+        let config = client_builder(provider()).with_root_certificates(read_roots(&files.ca)?);
+        let (chain, key) = (read_certificates(&files.certificate)?, read_key(&files.private_key)?);
+        let config = config.with_client_auth_cert(chain, key).map_err(|error| unreadable(&files.certificate, error))?;
+        Ok(Self { config: Arc::new(config) })
     }
 
     /// Starts TLS towards `host`, a name or the text of an address.
@@ -244,7 +284,6 @@ impl ServerCertVerifier for AnyCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate;
     use crate::connect::connect;
     use crate::line_stream::LineStream;
     use crate::listener::Listener;
@@ -311,6 +350,31 @@ mod tests {
         if let Ok(platform) = Connector::verified() {
             assert!(matches!(handshake(&mut setup, &platform, "localhost").await, Err(Error::Handshake(_))));
         }
+    }
+
+    #[tokio::test]
+    async fn nodes_want_each_others_certificate_from_one_authority() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let node = |authority: &str, name: &str| {
+            let names = ["localhost".to_owned()];
+            certificate::issue_node(&dir.path().join(authority), &dir.path().join(name), &names).expect("a node")
+        };
+        let (first, second, stranger) = (node("ca", "first"), node("ca", "second"), node("other", "stranger"));
+        let mut setup = setup(posthouse_conf::Span::secs(10));
+        setup.acceptor = Acceptor::mutual(&first, &posthouse_conf::Tls::default()).expect("an acceptor");
+        let known = Connector::mutual(&second).expect("a connector");
+        handshake(&mut setup, &known, "localhost").await.expect("both are of one authority");
+        assert!(handshake(&mut setup, &known, "other.test").await.is_err(), "another name");
+        let strange = Connector::mutual(&certificate::Files { ca: first.ca.clone(), ..stranger }).expect("a connector");
+        assert!(handshake(&mut setup, &strange, "localhost").await.is_err(), "another authority");
+        let silent = Connector::verified_by(&first.ca).expect("a connector");
+        assert!(handshake(&mut setup, &silent, "localhost").await.is_err(), "no certificate");
+        let opened = certificate::ensure(&dir.path().join("ca"), &["localhost".to_owned()]).expect("a server's pair");
+        let public = Connector::mutual(&opened).expect("a connector");
+        assert!(
+            handshake(&mut setup, &public, "localhost").await.is_err(),
+            "a certificate for the public is no node's"
+        );
     }
 
     #[tokio::test]

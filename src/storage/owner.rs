@@ -6,7 +6,6 @@
 //! newcomer watches with its own clock, so that no two clocks are compared. Where the engine's own lock proves that nobody
 //! else is there, the store is taken at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -128,14 +127,15 @@ impl Ownership {
         self.epoch
     }
 
-    /// Returns when another process took the store.
-    pub(crate) async fn lost(self: Arc<Self>) {
-        if self.heart.is_none() {
-            // A lock is lost with its process only.
-            return std::future::pending().await;
+    /// Returns when another process took the store. Never where a lock stands for it: that is lost with the process only.
+    pub(crate) fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (has_heart, mut lost) = (self.heart.is_some(), self.lost.clone());
+        async move {
+            // An error: the heart stopped, by a fault or with the store's last handle.
+            if !has_heart || lost.wait_for(|lost| *lost).await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
-        // An error: the heart stopped by a fault, which is as bad.
-        let _ = self.lost.clone().wait_for(|lost| *lost).await;
     }
 
     /// Leaves the store to whoever comes next, without a wait.
@@ -262,9 +262,9 @@ mod tests {
     #[tokio::test]
     async fn an_owner_hears_that_it_lost_the_store() {
         let (engine, _dir) = engine().await;
-        let first = Arc::new(Ownership::take(&engine, RETRY, LEASE).await.expect("nobody has it"));
+        let first = Ownership::take(&engine, RETRY, LEASE).await.expect("nobody has it");
         let second = Ownership::take(&engine, RETRY, Claim::Locked).await.expect("by force");
-        first.clone().lost().await;
+        first.lost().await;
         assert!(first.epoch() < second.epoch());
         first.release().await.expect("nothing of ours is left");
         assert!(may_write(&engine, second.epoch()).await);

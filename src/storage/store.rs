@@ -21,9 +21,10 @@ use crate::blob::rows::Rows;
 use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::served::{Connector, Served, Server};
-use crate::engine::{Embedded, Engine, Kv, Watch};
+use crate::engine::{Embedded, Engine, Kv, RangeRequest, Watch};
 use crate::error::Error;
 use crate::gate;
+use crate::keys;
 use crate::owner::{self, Claim, Ownership};
 use crate::shard::{Epoch, Fence, ShardId};
 use crate::transaction::Transaction;
@@ -74,6 +75,9 @@ impl Store {
     pub async fn connect(connector: Box<dyn Connector>, dir: &Path, settings: &Settings) -> Result<Self, Error> {
         let engine = Engine::Served(Served::open(connector, &settings.served).await?);
         let store = Self::on(engine, Offer::Rows, (dir, settings)).await?;
+        if transact(&store.engine, store.retry, |txn| Box::pin(has_segments(txn))).await? {
+            return Err(Error::Invalid("bodies of this store lie in files of its own node, where no other reads them"));
+        }
         store.owned(Claim::After(settings.owner_lease.get())).await
     }
 
@@ -94,10 +98,13 @@ impl Store {
     }
 
     /// Returns when another process took the store: from then on every owned write of this one is refused.
-    pub async fn lost(&self) {
-        match &self.owner {
-            Some(owner) => owner.clone().lost().await,
-            None => std::future::pending().await,
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let lost = self.owner.as_ref().map(|owner| owner.lost());
+        async {
+            match lost {
+                Some(lost) => lost.await,
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -219,6 +226,13 @@ async fn close(engine: &Engine) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Whether bodies lie in segment files.
+async fn has_segments(txn: &mut Transaction<'_>) -> Result<bool, Error> {
+    let segments = keys::segments();
+    let first = RangeRequest::new(&segments.begin, &segments.end).limit(1);
+    Ok(!txn.range(first).await?.rows.is_empty())
 }
 
 /// See `Store::transact`.

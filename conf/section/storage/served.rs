@@ -58,7 +58,7 @@ impl Default for Served {
 
 impl Served {
     pub(in crate::section) fn complaint(&self) -> Complaint {
-        if self.server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        if self.address().is_none() {
             return Some(("storage.served.server", "the engine `served` needs a server, as `host:port`".to_owned()));
         }
         let files = [
@@ -69,11 +69,34 @@ impl Served {
         super::missing(&files)
     }
 
+    /// Host and port of the server; an IPv6 address stands in brackets.
+    pub fn address(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.server.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (!host.is_empty()).then_some(())?;
+        Some((host, port.parse().ok()?))
+    }
+
     /// The name that the server's certificate has to carry.
     pub fn host(&self) -> &str {
-        match self.name.as_str() {
-            "" => self.server.rsplit_once(':').map_or(self.server.as_str(), |(host, _)| host).trim_matches(['[', ']']),
-            name => name,
+        match (self.name.as_str(), self.address()) {
+            ("", Some((host, _))) => host,
+            (name, _) => name,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_host_and_port() {
+        let at = |server: &str| Served { server: server.to_owned(), ..Served::default() };
+        assert_eq!(at("store.example:4190").address(), Some(("store.example", 4190)));
+        assert_eq!(at("[::1]:4190").address(), Some(("::1", 4190)));
+        assert_eq!(at("store.example").address(), None);
+        assert_eq!(at(":4190").address(), None);
+        assert_eq!(at("store.example:4190").host(), "store.example");
     }
 }

@@ -163,3 +163,10 @@ event! {
     error "store taken by another process"
     |event| ERRORS.with_label_values(&["owner"]).inc()
 }
+
+event! {
+    /// A connection to our store failed, or was none of a node's.
+    StoreClientRefused { client: String, reason: String }
+    warn "store connection ended"
+    |event| LINKS.with_label_values(&["refused"]).inc()
+}
