@@ -29,6 +29,7 @@ pub mod node;
 pub mod notice;
 pub mod queue;
 pub mod relay;
+pub mod scrubber;
 pub mod session;
 pub mod spool;
 pub mod supervise;

@@ -26,7 +26,7 @@ use crate::session::pop3::Pop3Services;
 use crate::session::pop3::stored::StoredMaildrops;
 use crate::session::smtp::SmtpServices;
 use crate::spool::{NodeDelivery, Spool, SpoolNudge, SpoolServices};
-use crate::{admission, session, sweeper};
+use crate::{admission, scrubber, session, sweeper};
 
 /// An address that is bound, and what will be spoken there.
 struct Door {
@@ -186,6 +186,14 @@ async fn start_keeping(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin
         async move { Ok(sweeper::start(arguments, supervisor).await?.get_id()) }.boxed()
     });
     adopt(root, "sweeper", "store".to_owned(), start).await.map_err(StartError::actor("the sweeper"))?;
+
+    let started = services.clone();
+    let start: StartChild = Arc::new(move |supervisor: ActorCell| {
+        let interval = started.settings.storage.sweep_interval.get();
+        let arguments = scrubber::ScrubberArguments { store: started.store.clone(), interval };
+        async move { Ok(scrubber::start(arguments, supervisor).await?.get_id()) }.boxed()
+    });
+    adopt(root, "scrubber", "store".to_owned(), start).await.map_err(StartError::actor("the scrubber"))?;
     start_admin(root, admin).await
 }
 

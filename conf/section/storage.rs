@@ -53,6 +53,10 @@ pub struct Storage {
     pub done_ttl: Span,
     /// How often a node frees what is no longer needed.
     pub sweep_interval: Span,
+    /// Every body is read and verified once in this time, in the background.
+    pub scrub_interval: Span,
+    /// Octets a second that work in the background on bodies reads: verifying, emptying old segments, moving large bodies.
+    pub background_rate: Size,
     /// Segment files open at once.
     pub open_files_max: usize,
     /// Where several processes can reach the store: its owner counts as gone when it gave no sign of life for this long.
@@ -82,6 +86,8 @@ impl Default for Storage {
             change_log_ttl: Span::days(30),
             done_ttl: Span::days(14),
             sweep_interval: Span::hours(1),
+            scrub_interval: Span::days(30),
+            background_rate: Size::mib(8),
             open_files_max: 128,
             owner_lease: Span::secs(10),
             foundationdb: FoundationDb::default(),

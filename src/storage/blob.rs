@@ -26,10 +26,13 @@ mod cipher;
 pub(crate) mod frame;
 pub(crate) mod key_file;
 pub(crate) mod key_ring;
+mod pace;
 pub(crate) mod place;
+pub(crate) mod rewrite;
 pub(crate) mod rotation;
 pub(crate) mod row;
 pub(crate) mod rows;
+pub(crate) mod scrub;
 pub(crate) mod segment;
 mod staged;
 pub(crate) mod sweep;
@@ -61,6 +64,9 @@ pub(crate) struct Blobs {
     inline_max: usize,
     pub(crate) staged_ttl: Duration,
     pub(crate) retention: Duration,
+    scrub_interval: Duration,
+    /// Octets a second that work in the background reads.
+    background_rate: u64,
 }
 
 impl Blobs {
@@ -79,6 +85,8 @@ impl Blobs {
             inline_max: settings.inline_blob_max.len(),
             staged_ttl: settings.staged_ttl.get(),
             retention: settings.blob_retention.get(),
+            scrub_interval: settings.scrub_interval.get(),
+            background_rate: settings.background_rate.get(),
         }
     }
 

@@ -35,6 +35,8 @@ pub mod transit;
 mod writer;
 
 pub use blob::key_file::KeyId;
+pub use blob::rewrite::RewriteReport;
+pub use blob::scrub::ScrubReport;
 pub use blob::sweep::SweepReport;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
 pub use codec::{FORMAT_MAX, FORMAT_MIN};

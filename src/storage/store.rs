@@ -15,9 +15,12 @@ use posthouse_obs::event::store as event;
 use rand::Rng as _;
 
 use crate::blob::key_file::{self, KeyId};
-use crate::blob::place::Offer;
+use crate::blob::place::{Offer, Place};
+use crate::blob::rewrite::{self, RewriteReport};
 use crate::blob::rotation;
 use crate::blob::rows::Rows;
+use crate::blob::scrub::{self, ScrubReport};
+use crate::blob::segment::SegmentNumber;
 use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::served::{Connector, Served, Server};
@@ -174,6 +177,28 @@ impl Store {
     /// Hashes content to the name of its body.
     pub(crate) fn body_hasher(&self) -> blake3::Hasher {
         self.blobs.hasher()
+    }
+
+    /// Moves what lives out of segments that are mostly dead: see `blob::rewrite`.
+    pub async fn rewrite_segments(&self) -> Result<RewriteReport, Error> {
+        match &self.blobs.place {
+            Place::Segments(segments) => rewrite::run(self, &self.blobs, segments).await,
+            Place::Rows => Ok(RewriteReport::default()),
+        }
+    }
+
+    /// Goes on verifying bodies for at most `slice`: see `blob::scrub`.
+    pub async fn scrub(&self, now: posthouse_mail::UnixMillis, slice: Duration) -> Result<ScrubReport, Error> {
+        scrub::run(self, &self.blobs, now, slice).await
+    }
+
+    /// Octets of live frames in a segment.
+    pub(crate) async fn live_octets(&self, number: SegmentNumber) -> Result<i64, Error> {
+        let row = self.snapshot().get(&keys::segment(number)).await?;
+        row.map_or(Ok(0), |value| {
+            let octets = value.as_ref().try_into().map_err(|_| Error::Corrupt("a segment's counter".to_owned()))?;
+            Ok(i64::from_le_bytes(octets))
+        })
     }
 
     /// Makes the newest key of the key file the one that new bodies are encrypted under, after adding one if there is no

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{HistogramVec, IntCounterVec};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use crate::emit::event;
-use crate::registry::{counter, histogram};
+use crate::registry::{counter, gauge, histogram};
 
 static COMMIT: LazyLock<HistogramVec> =
     LazyLock::new(|| histogram("store_commit_seconds", "Time from a group's start to its publication.", &[]));
@@ -24,6 +24,14 @@ static FREED_OCTETS: LazyLock<IntCounterVec> =
 static LINKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter("store_links_total", "Connections between a store's server and its clients.", &["change"])
 });
+static SCRUBBED_OCTETS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_scrubbed_bytes_total", "Octets of bodies that scrubs have verified.", &[]));
+static SCRUB_PROGRESS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("store_scrub_progress_permille", "How far the scrub's pass over all bodies is.", &[]));
+static SCRUB_DAMAGED: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("store_scrub_damaged", "Damaged bodies that the last whole scrub found.", &[]));
+static MOVED_OCTETS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("store_moved_bytes_total", "Octets of bodies moved, by where to.", &["to"]));
 static KEYS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter("store_key_changes_total", "Rotations of the storage key, begun and finished.", &["change"])
 });
@@ -39,6 +47,10 @@ pub(crate) fn register() {
     LazyLock::force(&BLOB_OCTETS);
     LazyLock::force(&FREED_OCTETS);
     LazyLock::force(&LINKS);
+    LazyLock::force(&SCRUBBED_OCTETS);
+    LazyLock::force(&SCRUB_PROGRESS);
+    LazyLock::force(&SCRUB_DAMAGED);
+    LazyLock::force(&MOVED_OCTETS);
     LazyLock::force(&KEYS);
     LazyLock::force(&ERRORS);
 }
@@ -86,6 +98,44 @@ event! {
         BLOBS.with_label_values(&["freed"]).inc_by(u64::try_from(event.blobs).unwrap_or(u64::MAX));
         FREED_OCTETS.with_label_values::<&str>(&[]).inc_by(event.octets);
     }
+}
+
+event! {
+    /// A scrub read a body to its end.
+    BodyVerified { octets: u64 }
+    silent ""
+    |event| {
+        BLOBS.with_label_values(&["verified"]).inc();
+        SCRUBBED_OCTETS.with_label_values::<&str>(&[]).inc_by(event.octets);
+    }
+}
+
+event! {
+    /// A body can't be read, or is not what it was.
+    BodyDamaged { blob: String, reason: String }
+    error "a body is damaged"
+    |event| BLOBS.with_label_values(&["damaged"]).inc()
+}
+
+event! {
+    /// How far the pass of the scrub is.
+    ScrubAdvanced { permille: i64 }
+    silent ""
+    |event| SCRUB_PROGRESS.with_label_values::<&str>(&[]).set(event.permille)
+}
+
+event! {
+    /// Every body was read.
+    ScrubFinished { bodies: u64, octets: u64, damaged: u64 }
+    info "scrub finished"
+    |event| SCRUB_DAMAGED.with_label_values::<&str>(&[]).set(i64::try_from(event.damaged).unwrap_or(i64::MAX))
+}
+
+event! {
+    /// Live bodies were moved out of segments that are mostly dead.
+    SegmentsRewritten { segments: usize, bodies: usize, octets: u64 }
+    info "segments rewritten"
+    |event| MOVED_OCTETS.with_label_values(&["segments"]).inc_by(event.octets)
 }
 
 event! {

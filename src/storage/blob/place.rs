@@ -119,14 +119,19 @@ fn from_row(row: &BlobRow, key: &DataKey, mut part: Part) -> Result<Bytes, Error
 fn read_segments(segments: &Segments, row: &BlobRow, key: &DataKey, mut part: Part) -> Result<Bytes, Error> {
     let (stage, wanted) = (row.stage()?, part.frames());
     for placed in row.placed().filter(|placed| wanted.contains(&placed.index)) {
-        let Placed { segment, offset, stored, index } = placed;
-        let segment = segments.open(segment)?;
-        let stored = usize::try_from(stored).ok().filter(|stored| *stored <= FRAME_MAX);
-        let too_long = || segment.damaged(offset, "a row names a frame that is too long");
-        let mut octets = vec![0; stored.ok_or_else(too_long)?];
-        segment.read(offset, &mut octets)?;
+        let octets = stored_frame(segments, placed)?;
+        let Placed { segment, offset, index, .. } = placed;
         let content = frame::decode(&octets, FrameId { stage, index }, key);
-        part.add(index, &content.map_err(|reason| segment.damaged(offset, reason))?);
+        part.add(index, &content.map_err(|reason| segments.damaged(segment, offset, reason))?);
     }
     part.finish()
+}
+
+/// The octets of a frame in a segment. Blocks.
+pub(super) fn stored_frame(segments: &Segments, placed: Placed) -> Result<Bytes, Error> {
+    let too_long = || segments.damaged(placed.segment, placed.offset, "a row names a frame that is too long");
+    let stored = usize::try_from(placed.stored).ok().filter(|stored| *stored <= FRAME_MAX);
+    let mut octets = vec![0; stored.ok_or_else(too_long)?];
+    segments.open(placed.segment)?.read(placed.offset, &mut octets)?;
+    Ok(Bytes::from(octets))
 }

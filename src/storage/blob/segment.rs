@@ -63,7 +63,7 @@ impl Segment {
 
     pub(crate) fn read(&self, offset: u64, octets: &mut [u8]) -> Result<(), Error> {
         self.file.read_exact_at(octets, offset).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => self.damaged(offset, "the file ends within a frame"),
+            std::io::ErrorKind::UnexpectedEof => damaged(&self.path, offset, "the file ends within a frame"),
             _ => from_io(&error, "reading a segment"),
         })
     }
@@ -82,10 +82,10 @@ impl Segment {
         *synced = Some(covered);
         Ok(())
     }
+}
 
-    pub(crate) fn damaged(&self, offset: u64, reason: &str) -> Error {
-        Error::Corrupt(format!("{} at octet {offset}: {reason}", self.path.display()))
-    }
+fn damaged(path: &Path, offset: u64, reason: &str) -> Error {
+    Error::Corrupt(format!("{} at octet {offset}: {reason}", path.display()))
 }
 
 /// A place in a segment that belongs to one body.
@@ -233,6 +233,25 @@ impl Segments {
         all.retain(|number| *number < state.active.number && Some(*number) != spare && !is_leaving(*number));
         drop(state);
         Ok(all)
+    }
+
+    /// As `sealed`, with the octets of frames in each.
+    pub(crate) fn sealed_sizes(&self) -> Result<Vec<(SegmentNumber, u64)>, Error> {
+        let mut sizes = Vec::new();
+        for number in self.sealed()? {
+            match std::fs::metadata(self.dir.join(number.file_name())) {
+                Ok(meta) => sizes.push((number, meta.len().saturating_sub(HEADER))),
+                // A sweep removed it meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(from_io(&error, "looking at a segment")),
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// What is wrong at a place in a segment.
+    pub(crate) fn damaged(&self, number: SegmentNumber, offset: u64, reason: &str) -> Error {
+        damaged(&self.dir.join(number.file_name()), offset, reason)
     }
 
     /// Removes a segment's file and returns the octets it freed.

@@ -2,7 +2,7 @@
 //! stages given up, and segment files in which no blob is left.
 //!
 //! Every step is a small transaction of its own that proves again what it acts on, so that a sweep may run beside all
-//! else, stop anywhere and run twice. Rewriting segments that are half dead is not done here yet (issue 3).
+//! else, stop anywhere and run twice.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use posthouse_obs::event::store as event;
 
 use super::place::Place;
 use super::row::BlobRow;
-use super::segment::{SegmentNumber, Segments};
+use super::segment::Segments;
 use super::{Blobs, rotation, rows};
 use crate::engine::RangeRequest;
 use crate::error::Error;
@@ -60,7 +60,6 @@ impl<'a> Sweeper<'a> {
             }
         }
         self.clear_stages(now).await?;
-        rotation::follow(self.store, &self.blobs.keys, now, self.blobs.staged_ttl).await?;
         if let Place::Segments(segments) = &self.blobs.place {
             self.unlink_dead(segments, &mut report).await?;
         }
@@ -68,6 +67,8 @@ impl<'a> Sweeper<'a> {
         if blobs + segments > 0 {
             emit(event::StoreSwept { blobs, segments, octets });
         }
+        // Last: a key that is away must not keep what is dead from going.
+        rotation::follow(self.store, &self.blobs.keys, now, self.blobs.staged_ttl).await?;
         Ok(report)
     }
 
@@ -84,7 +85,7 @@ impl<'a> Sweeper<'a> {
         // The list comes before the counters: what was committed into a listed segment is counted by then.
         let sealed = self.blobs.blocking(move || segments.sealed()).await?;
         for number in sealed {
-            if self.live(number).await? != 0 {
+            if self.store.live_octets(number).await? != 0 {
                 continue;
             }
             let segments = files.clone();
@@ -100,15 +101,6 @@ impl<'a> Sweeper<'a> {
                 .await?;
         }
         Ok(())
-    }
-
-    /// Octets of live frames in a segment.
-    async fn live(&self, number: SegmentNumber) -> Result<i64, Error> {
-        let row = self.store.snapshot().get(&keys::segment(number)).await?;
-        row.map_or(Ok(0), |value| {
-            let octets = value.as_ref().try_into().map_err(|_| Error::Corrupt("a segment's counter".to_owned()))?;
-            Ok(i64::from_le_bytes(octets))
-        })
     }
 }
 

@@ -34,6 +34,7 @@ on_every_place! {
     concurrent_writers_of_long_bodies_keep_them_apart
     bodies_are_there_after_a_restart
     no_file_shows_a_content
+    a_scrub_reads_every_body_in_its_time
     a_rotation_wraps_every_key_anew_and_loses_nothing
     a_body_that_is_staged_again_while_it_is_read_is_found
 }
@@ -49,7 +50,11 @@ impl Rig {
     async fn new(kind: Kind) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         // Small segments, so that a few bodies fill one.
-        let settings = Settings { segment_max: posthouse_conf::Size::kib(256), ..Settings::default() };
+        let settings = Settings {
+            segment_max: posthouse_conf::Size::kib(256),
+            background_rate: posthouse_conf::Size::mib(1 << 12),
+            ..Settings::default()
+        };
         Self { store: open(dir.path(), &settings, kind).await, settings, dir, kind }
     }
 
@@ -471,4 +476,116 @@ async fn a_key_brought_to_a_node_that_runs_is_found() {
     assert_eq!(rig.store.rotate_key(UnixMillis(1)).await, Ok(added), "a key that waits is used before a new one");
     let body = rig.keep(&noise(52, 500), 2).await;
     assert_eq!(rig.read(&body, 0..u64::MAX).await.expect("a body"), noise(52, 500));
+}
+
+/// Bodies of which the first of each four lives, over several segments.
+async fn mostly_dead(rig: &Rig) -> Vec<(BodyRef, Vec<u8>)> {
+    let mut kept = Vec::new();
+    while rig.segments().len() < 4 {
+        let seed = 1000 + u32::try_from(kept.len()).expect("few");
+        assert!(kept.len() < 1000, "no segment is ever full");
+        // One frame, and two.
+        let content = noise(seed, if seed % 8 == 0 { 90_000 } else { 20_000 });
+        kept.push((rig.keep(&content, u64::from(seed)).await, content));
+    }
+    let mut living = Vec::new();
+    for ((body, content), number) in kept.into_iter().zip(0..) {
+        match number % 4 {
+            0 => living.push((body, content)),
+            _ => rig.release(body, 1000 + number, 0).await,
+        }
+    }
+    rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    living
+}
+
+/// What the counters of segments say is what the rows say.
+async fn assert_counted(rig: &Rig) {
+    let mut sums = HashMap::new();
+    let range = keys::blob_states();
+    let request = RangeRequest::new(&range.begin, &range.end).bytes(usize::MAX);
+    for (_, value) in rig.store.snapshot().range(request).await.expect("a scan").rows {
+        for (segment, octets) in BlobRow::decode(&value).expect("a row").stored_in_segments() {
+            *sums.entry(segment).or_insert(0) += octets;
+        }
+    }
+    for number in (1..20).map(segment::SegmentNumber::new) {
+        let counted = rig.store.live_octets(number).await.expect("a counter");
+        assert_eq!(counted, sums.get(&number).copied().unwrap_or(0), "{number:?}");
+    }
+}
+
+#[tokio::test]
+async fn segments_mostly_dead_are_emptied_under_readers() {
+    let rig = Rig::new(Kind::Segments).await;
+    let living = mostly_dead(&rig).await;
+    let before = rig.segments();
+    let mut old = Vec::new();
+    for (body, _) in &living {
+        old.push(rig.store.blobs().row(&body.blob).await.expect("a read").expect("a row"));
+    }
+    let readers = async {
+        for _ in 0..20 {
+            for (body, content) in &living {
+                assert_eq!(rig.read(body, 0..u64::MAX).await.expect("alive"), *content);
+            }
+        }
+    };
+    let work = async {
+        let report = rig.store.rewrite_segments().await.expect("rewritten");
+        assert!(report.segments >= 1 && report.bodies >= 1, "{report:?}");
+        let swept = rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+        assert_eq!((swept.segments, swept.blobs), (report.segments, 0));
+    };
+    tokio::join!(readers, work);
+    assert!(before.iter().any(|path| !path.exists()));
+    for ((body, content), row) in living.iter().zip(old) {
+        let read = rig.store.blobs().read_following(&body.blob, row, 0..u64::MAX).await;
+        assert_eq!(read.expect("by an old row"), *content);
+    }
+    assert_counted(&rig).await;
+    let rig = rig.reopen().await;
+    for (body, content) in &living {
+        assert_eq!(rig.read(body, 0..u64::MAX).await.expect("after a restart"), *content);
+    }
+    assert_eq!(rig.store.scrub(UnixMillis(1), Duration::from_secs(60)).await.expect("scrubbed").damaged, 0);
+}
+
+#[tokio::test]
+async fn a_damaged_body_keeps_its_segment() {
+    let rig = Rig::new(Kind::Segments).await;
+    let living = mostly_dead(&rig).await;
+    let rig = rig.reopen().await;
+    let row = rig.store.blobs().row(&living[0].0.blob).await.expect("a read").expect("a row");
+    let (path, at) = (rig.segments()[0].clone(), row.extents[0].offset + 100);
+    assert_eq!(row.extents[0].segment, 1, "the first body lies in the first segment");
+    let mut octets = std::fs::read(&path).expect("a file");
+    octets[usize::try_from(at).expect("small")] ^= 1;
+    std::fs::write(&path, octets).expect("written");
+    rig.store.rewrite_segments().await.expect("rewritten");
+    rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
+    assert!(path.exists());
+    let report = rig.store.scrub(UnixMillis(1), Duration::from_secs(60)).await.expect("scrubbed");
+    assert_eq!((report.damaged, report.bodies), (1, living.len() as u64));
+    for (body, content) in &living[1..] {
+        assert_eq!(rig.read(body, 0..u64::MAX).await.expect("the others"), *content);
+    }
+}
+
+async fn a_scrub_reads_every_body_in_its_time(rig: Rig) {
+    let sizes = [0, 500, 6000, 100_000];
+    for (size, email) in sizes.into_iter().zip(0..) {
+        rig.keep(&noise(60, size), email).await;
+    }
+    let slice = Duration::from_secs(60);
+    let paused = rig.store.scrub(UnixMillis(1000), Duration::ZERO).await.expect("begun");
+    assert!(paused.more && paused.bodies == 0);
+    let rig = rig.reopen().await;
+    let report = rig.store.scrub(UnixMillis(2000), slice).await.expect("scrubbed");
+    let octets = sizes.iter().map(|size| *size as u64).sum();
+    assert_eq!(report, scrub::ScrubReport { bodies: 4, octets, damaged: 0, more: false });
+    rig.keep(&noise(61, 10), 9).await;
+    let interval = 30 * 24 * 3600 * 1000;
+    assert_eq!(rig.store.scrub(UnixMillis(interval), slice).await.expect("not yet").bodies, 4);
+    assert_eq!(rig.store.scrub(UnixMillis(interval + 1000), slice).await.expect("again").bodies, 5);
 }

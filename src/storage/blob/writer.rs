@@ -177,7 +177,7 @@ impl Work {
         self.buffer.clear();
         self.next_index += 1;
         match &mut self.output {
-            Output::Segments { segments, runs } => write(segments, runs, &frame),
+            Output::Segments { segments, runs } => append(segments, runs, &frame),
             Output::Rows { pending, .. } => {
                 pending.push(frame);
                 Ok(())
@@ -198,8 +198,8 @@ impl Work {
     }
 }
 
-/// Writes one frame at a place of its own.
-fn write(segments: &Segments, runs: &mut Vec<Run>, frame: &[u8]) -> Result<(), Error> {
+/// Writes one frame at a place of its own. Blocks.
+pub(super) fn append(segments: &Segments, runs: &mut Vec<Run>, frame: &[u8]) -> Result<(), Error> {
     let slot = segments.reserve(frame.len());
     slot.segment.write(slot.offset, frame)?;
     let stored = u32::try_from(frame.len()).map_err(|_| Error::Limit { what: "octets of a frame" })?;
@@ -213,14 +213,18 @@ fn write(segments: &Segments, runs: &mut Vec<Run>, frame: &[u8]) -> Result<(), E
     Ok(())
 }
 
+/// Makes what was written durable. Blocks for long.
+pub(super) fn sync(runs: &[Run]) -> Result<(), Error> {
+    let mut segments = runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment);
+    segments.try_for_each(|segment| segment.sync().map_err(|error| from_io(&error, "syncing a segment")))
+}
+
 impl Output {
     /// What was written, once it is durable. Blocks.
     fn into_durable(self) -> Result<Content, Error> {
         match self {
             Self::Segments { runs, .. } => {
-                for segment in runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment) {
-                    segment.sync().map_err(|error| from_io(&error, "syncing a segment"))?;
-                }
+                sync(&runs)?;
                 Ok(Content::Runs(runs))
             }
             Self::Rows { written, .. } => Ok(Content::Chunks(written)),
