@@ -1,5 +1,5 @@
-//! Keeps the bodies of a node in order in the background: verifies each once in a while and empties segments that are
-//! mostly dead.
+//! Keeps the bodies of a node in order in the background: verifies each once in a while, empties segments that are
+//! mostly dead, brings large ones to the object store.
 //!
 //! Owns: a timer.   Receives: Scrub, Scrubbed.   Sends: nothing.
 //! Bounds: one pass at a time, storage.background_rate octets a second.   On failure: its supervisor starts it again; how
@@ -80,6 +80,9 @@ impl Actor for ScrubberActor {
 async fn scrub(state: &ScrubberArguments) -> bool {
     if let Err(error) = state.store.rewrite_segments().await {
         emit(SweepFailed { what: "segments", reason: error.to_string() });
+    }
+    if let Err(error) = state.store.move_large(clock::now()).await {
+        emit(SweepFailed { what: "large bodies", reason: error.to_string() });
     }
     match state.store.scrub(clock::now(), state.interval).await {
         Ok(report) => report.more,

@@ -1,6 +1,7 @@
 //! `[storage]`: the store. What only one engine needs has a table of its own inside the section.
 
 mod foundationdb;
+mod object_store;
 mod serve;
 mod served;
 
@@ -12,6 +13,7 @@ use super::Complaint;
 use crate::unit::{Size, Span};
 
 pub use foundationdb::FoundationDb;
+pub use object_store::ObjectStore;
 pub use serve::Serve;
 pub use served::Served;
 
@@ -64,6 +66,7 @@ pub struct Storage {
     pub foundationdb: FoundationDb,
     pub served: Served,
     pub serve: Serve,
+    pub object_store: ObjectStore,
 }
 
 impl Default for Storage {
@@ -93,16 +96,21 @@ impl Default for Storage {
             foundationdb: FoundationDb::default(),
             served: Served::default(),
             serve: Serve::default(),
+            object_store: ObjectStore::default(),
         }
     }
 }
 
 impl Storage {
     pub(super) fn complaint(&self) -> Complaint {
-        self.foundationdb.complaint().or_else(|| self.serve.complaint(self.engine)).or_else(|| match self.engine {
-            Engine::Served => self.served.complaint(),
-            Engine::Embedded => None,
-        })
+        self.foundationdb
+            .complaint()
+            .or_else(|| self.object_store.complaint())
+            .or_else(|| self.serve.complaint(self.engine))
+            .or_else(|| match self.engine {
+                Engine::Served => self.served.complaint(),
+                Engine::Embedded => None,
+            })
     }
 }
 

@@ -45,6 +45,7 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
         &mut serve.certificate,
         &mut serve.private_key,
         &mut storage.key_file,
+        &mut storage.object_store.secret_key_file,
     ] {
         if !path.as_os_str().is_empty() {
             *path = base.join(&path);

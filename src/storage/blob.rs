@@ -26,6 +26,7 @@ mod cipher;
 pub(crate) mod frame;
 pub(crate) mod key_file;
 pub(crate) mod key_ring;
+pub(crate) mod object;
 mod pace;
 pub(crate) mod place;
 pub(crate) mod rewrite;
@@ -36,9 +37,11 @@ pub(crate) mod scrub;
 pub(crate) mod segment;
 mod staged;
 pub(crate) mod sweep;
+pub(crate) mod tier;
 mod writer;
 
 use key_ring::KeyRing;
+use object::Objects;
 use place::{Offer, Place};
 use rotation::Keys;
 use row::BlobRow;
@@ -54,6 +57,9 @@ const READ_TRIES: usize = 8;
 pub(crate) struct Blobs {
     pub(crate) place: Place,
     rows: Rows,
+    /// Where large bodies go in the end.
+    pub(crate) objects: Option<Objects>,
+    large_min: u64,
     engine: Engine,
     /// What contents are hashed to ids with.
     id_key: Secret<[u8; 32]>,
@@ -70,7 +76,7 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    pub(crate) fn new(offer: Offer, rows: Rows, keys: Keys, settings: &Settings) -> Self {
+    pub(crate) fn new(offer: Offer, rows: Rows, objects: Option<Objects>, keys: Keys, settings: &Settings) -> Self {
         Self {
             place: match offer {
                 Offer::Segments(segments) => Place::Segments(segments),
@@ -78,6 +84,8 @@ impl Blobs {
             },
             engine: rows.engine.clone(),
             rows,
+            objects,
+            large_min: settings.object_store.min_size.get(),
             id_key: keys.id_key,
             keys: keys.ring,
             staged: Mutex::new(HashMap::new()),
@@ -213,6 +221,10 @@ async fn insert(txn: &mut Transaction<'_>, staged: &StagedBody) -> Result<(), Er
     let own = &staged.staged;
     let row = own.row();
     txn.set(&keys::blob_state(&staged.body.blob), &row.encode());
+    let blobs = &own.blobs;
+    if blobs.objects.is_some() && row.size >= blobs.large_min {
+        txn.set(&keys::large_blob(&staged.body.blob), &[]);
+    }
     match &own.content {
         Content::Inline { .. } => {}
         Content::Frame { .. } | Content::Runs(_) => {

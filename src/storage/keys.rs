@@ -12,6 +12,7 @@ use posthouse_mail::{
 };
 
 use crate::blob::frame::StageId;
+use crate::blob::object::ObjectId;
 use crate::blob::segment::SegmentNumber;
 use crate::shard::ShardId;
 
@@ -84,6 +85,8 @@ subspaces! {
     Node = 0x4c, Inserted;        // incarnation -> name, formats that it reads, heartbeat
     Gate = 0x4d, Inserted;        // -> level: the format that every node reads
     Lost = 0x4e, Inserted;        // a whole key -> its row as it was, which a repair could not read
+    BlobLarge = 0x50, Inserted;   // blob -> nothing: bodies that wait to go to the object store
+    BlobObject = 0x51, Inserted;  // time, object -> nothing, or that it is to go: objects that no blob has
     InsertedChunk = 0x4f, Inserted; // a whole key, number -> octets of a split value
 
     Counter = 0x60, Commutative;  // name -> count
@@ -381,9 +384,6 @@ pub(crate) fn blob_chunk(stage: &StageId, number: u32) -> Key {
 pub(crate) fn blob_chunks(stage: &StageId) -> KeyRange {
     Key::open(Subspace::BlobChunk).number(stage.as_bytes()).children()
 }
-pub fn all_blob_chunks() -> KeyRange {
-    Key::open(Subspace::BlobChunk).children()
-}
 /// Frames from a number up to but without another.
 pub(crate) fn blob_chunks_between(stage: &StageId, from: u32, end: u32) -> KeyRange {
     KeyRange { begin: blob_chunk(stage, from).0, end: blob_chunk(stage, end).0 }
@@ -393,8 +393,20 @@ pub(crate) fn blob_stage(at: UnixMillis, stage: &StageId) -> Key {
 }
 /// Stages begun before a time.
 pub(crate) fn blob_stages_before(time: UnixMillis) -> KeyRange {
-    let all = Key::open(Subspace::BlobStage);
-    KeyRange { end: all.clone().u64(time.0).0, begin: all.0 }
+    KeyRange { begin: Key::open(Subspace::BlobStage).0, end: Key::open(Subspace::BlobStage).u64(time.0).0 }
+}
+pub(crate) fn large_blob(blob: &BlobId) -> Key {
+    Key::open(Subspace::BlobLarge).number(blob.as_bytes())
+}
+pub(crate) fn large_blobs() -> KeyRange {
+    Key::open(Subspace::BlobLarge).children()
+}
+pub(crate) fn blob_object(at: UnixMillis, object: &ObjectId) -> Key {
+    Key::open(Subspace::BlobObject).u64(at.0).number(object.as_bytes())
+}
+/// Objects begun before a time.
+pub(crate) fn blob_objects_before(time: UnixMillis) -> KeyRange {
+    KeyRange { begin: Key::open(Subspace::BlobObject).0, end: Key::open(Subspace::BlobObject).u64(time.0).0 }
 }
 /// Octets of live frames in a segment file.
 pub(crate) fn segment(number: SegmentNumber) -> Key {

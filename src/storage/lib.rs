@@ -38,6 +38,7 @@ pub use blob::key_file::KeyId;
 pub use blob::rewrite::RewriteReport;
 pub use blob::scrub::ScrubReport;
 pub use blob::sweep::SweepReport;
+pub use blob::tier::TierReport;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
 pub use codec::{FORMAT_MAX, FORMAT_MIN};
 pub use engine::served::{Connector, Server, Stream};

@@ -15,6 +15,7 @@ use posthouse_obs::event::store as event;
 use rand::Rng as _;
 
 use crate::blob::key_file::{self, KeyId};
+use crate::blob::object::Objects;
 use crate::blob::place::{Offer, Place};
 use crate::blob::rewrite::{self, RewriteReport};
 use crate::blob::rotation;
@@ -22,6 +23,7 @@ use crate::blob::rows::Rows;
 use crate::blob::scrub::{self, ScrubReport};
 use crate::blob::segment::SegmentNumber;
 use crate::blob::sweep::{SweepReport, Sweeper};
+use crate::blob::tier::{self, TierReport};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::served::{Connector, Served, Server};
 use crate::engine::{Embedded, Engine, Kv, RangeRequest, Watch};
@@ -113,6 +115,23 @@ impl Store {
 
     /// The store on an open engine, its bodies where that keeps them. The folder is this node's own, for its files.
     pub(crate) async fn on(engine: Engine, offer: Offer, (dir, settings): (&Path, &Settings)) -> Result<Self, Error> {
+        let objects = match Objects::configured(&settings.object_store) {
+            Ok(objects) => objects,
+            Err(error) => {
+                let _ = close(&engine).await;
+                return Err(error);
+            }
+        };
+        Self::with(engine, offer, objects, (dir, settings)).await
+    }
+
+    /// As `on`, with this object store.
+    pub(crate) async fn with(
+        engine: Engine,
+        offer: Offer,
+        objects: Option<Objects>,
+        (dir, settings): (&Path, &Settings),
+    ) -> Result<Self, Error> {
         let retry = Retry { tries_max: settings.transaction_tries_max, timeout: settings.transaction_timeout.get() };
         let keys = match rotation::open(&engine, retry, rotation::key_path(dir, &settings.key_file)).await {
             Ok(keys) => keys,
@@ -122,7 +141,7 @@ impl Store {
                 return Err(error);
             }
         };
-        let blobs = Arc::new(Blobs::new(offer, Rows::new(engine.clone(), retry), keys, settings));
+        let blobs = Arc::new(Blobs::new(offer, Rows::new(engine.clone(), retry), objects, keys, settings));
         let format = Arc::new(AtomicU8::new(gate::FORMAT_SURE));
         Ok(Self { engine, blobs, retry, format, owner: None })
     }
@@ -184,6 +203,14 @@ impl Store {
         match &self.blobs.place {
             Place::Segments(segments) => rewrite::run(self, &self.blobs, segments).await,
             Place::Rows => Ok(RewriteReport::default()),
+        }
+    }
+
+    /// Brings large bodies to the object store, if one is configured: see `blob::tier`.
+    pub async fn move_large(&self, now: posthouse_mail::UnixMillis) -> Result<TierReport, Error> {
+        match &self.blobs.objects {
+            Some(objects) => tier::run(self, &self.blobs, objects, now).await,
+            None => Ok(TierReport::default()),
         }
     }
 

@@ -10,6 +10,7 @@ use super::{assert_none, source};
 const MANIFEST_DOORS: &[(&str, &[&str])] = &[
     ("ractor", &["main", "actors", "cluster"]),
     ("redb", &["storage"]),
+    ("object_store", &["storage"]),
     ("foundationdb", &["storage"]),
     ("foundationdb-sys", &["storage"]),
     ("libloading", &["foundationdb-sys"]),

@@ -139,6 +139,13 @@ event! {
 }
 
 event! {
+    /// Large bodies went to the object store, or objects went that no body has.
+    ObjectsMoved { moved: usize, octets: u64, removed: usize }
+    info "object store tidied"
+    |event| MOVED_OCTETS.with_label_values(&["objects"]).inc_by(event.octets)
+}
+
+event! {
     /// New bodies are encrypted under another key of the site.
     KeyRotated { key: String }
     info "storage key rotated"

@@ -11,10 +11,13 @@ use posthouse_mail::BlobId;
 use super::Blobs;
 use super::cipher::DataKey;
 use super::frame::{self, CONTENT_MAX, FRAME_MAX, FrameId};
-use super::row::{BlobRow, Placed};
+use super::row::{BlobRow, InObject, Placed};
 use super::rows;
 use super::segment::Segments;
 use crate::error::Error;
+
+/// Octets of an object fetched at once.
+const FETCH: u64 = 4 << 20;
 
 /// Where new bodies go.
 #[derive(Clone)]
@@ -78,6 +81,9 @@ impl Blobs {
             return from_row(row, &key, part);
         }
         // The row says where its frames lie: a store may have taken new bodies elsewhere before.
+        if !row.object.is_empty() {
+            return self.read_object(row, key, part).await;
+        }
         if row.chunks > 0 {
             return self.read_rows(row, key, part).await;
         }
@@ -86,6 +92,35 @@ impl Blobs {
         };
         let (segments, row) = (segments.clone(), row.clone());
         self.blocking(move || read_segments(&segments, &row, &key, part)).await
+    }
+
+    async fn read_object(&self, row: &BlobRow, key: DataKey, mut part: Part) -> Result<Bytes, Error> {
+        let missing = || Error::Unavailable("the body lies in an object store, and none is configured".to_owned());
+        let objects = self.objects.as_ref().ok_or_else(missing)?;
+        let (stage, object, wanted) = (row.stage()?, row.object()?, part.frames());
+        let key = Arc::new(key);
+        let mut frames = row.within_object().filter(|frame| wanted.contains(&frame.index)).peekable();
+        while let Some(first) = frames.next() {
+            let (mut batch, mut end) = (vec![first], first.offset + u64::from(first.stored));
+            while let Some(next) = frames.next_if(|next| end - first.offset + u64::from(next.stored) <= FETCH) {
+                end = next.offset + u64::from(next.stored);
+                batch.push(next);
+            }
+            let octets = objects.read(&object, first.offset..end).await?;
+            let key = key.clone();
+            let expand = move || {
+                let mut rest = octets;
+                for InObject { index, stored, .. } in batch {
+                    let frame = rest.split_to(rest.len().min(usize::try_from(stored).unwrap_or(usize::MAX)));
+                    let content = frame::decode(&frame, FrameId { stage, index }, &key);
+                    let place = |reason| Error::Corrupt(format!("frame {index} of object {object}: {reason}"));
+                    part.add(index, &content.map_err(place)?);
+                }
+                Ok(part)
+            };
+            part = self.blocking(expand).await?;
+        }
+        part.finish()
     }
 
     async fn read_rows(&self, row: &BlobRow, key: DataKey, mut part: Part) -> Result<Bytes, Error> {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::frame::StageId;
+use super::object::ObjectId;
 use super::segment::SegmentNumber;
 use crate::error::Error;
 
@@ -21,7 +22,7 @@ pub(crate) struct BlobRow {
     /// Where the frames lie in segments, in the order of the content.
     #[prost(message, repeated, tag = "3")]
     pub(crate) extents: Vec<Extent>,
-    /// Octets of each frame in its segment, header included.
+    /// Octets of each frame in segments or object, header included.
     #[prost(uint32, repeated, tag = "4")]
     pub(crate) stored: Vec<u32>,
     /// The stage that the frames of this body bear.
@@ -33,6 +34,9 @@ pub(crate) struct BlobRow {
     /// The key of its frames, wrapped under one of the site's.
     #[prost(bytes = "bytes", tag = "7")]
     pub(crate) key: Bytes,
+    /// The object that its frames are, one after the other: then they are nowhere else.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub(crate) object: Bytes,
 }
 
 /// Frames that follow each other in one segment.
@@ -50,6 +54,14 @@ pub(crate) struct Extent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) segment: SegmentNumber,
+    pub(crate) offset: u64,
+    pub(crate) stored: u32,
+    pub(crate) index: u32,
+}
+
+/// One frame and where it lies in its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InObject {
     pub(crate) offset: u64,
     pub(crate) stored: u32,
     pub(crate) index: u32,
@@ -93,6 +105,21 @@ impl BlobRow {
         octets.map(StageId::new).map_err(|_| Error::Corrupt("a blob row names no stage".to_owned()))
     }
 
+    /// The object that its frames are.
+    pub(crate) fn object(&self) -> Result<ObjectId, Error> {
+        let octets = self.object.as_ref().try_into();
+        octets.map(ObjectId::new).map_err(|_| Error::Corrupt("a blob row names no object".to_owned()))
+    }
+
+    /// The frames of the object.
+    pub(crate) fn within_object(&self) -> impl Iterator<Item = InObject> + '_ {
+        self.stored.iter().zip(0..).scan(0u64, |end, (stored, index)| {
+            let offset = *end;
+            *end = end.saturating_add(u64::from(*stored));
+            Some(InObject { offset, stored: *stored, index })
+        })
+    }
+
     /// The frames that lie in segments.
     pub(crate) fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
         let mut stored = self.stored.iter().copied().zip(0u32..);
@@ -124,6 +151,7 @@ mod tests {
             stage: Bytes::from_static(&[5; 16]),
             chunks: 0,
             key: Bytes::from_static(b"wrapped"),
+            object: Bytes::new(),
         };
         assert_eq!(BlobRow::decode(&row.encode()), Ok(row.clone()));
         let places: Vec<_> = row.placed().map(|p| (p.segment.get(), p.offset, p.index)).collect();

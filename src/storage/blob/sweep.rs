@@ -14,7 +14,7 @@ use posthouse_obs::event::store as event;
 use super::place::Place;
 use super::row::BlobRow;
 use super::segment::Segments;
-use super::{Blobs, rotation, rows};
+use super::{Blobs, rotation, rows, tier};
 use crate::engine::RangeRequest;
 use crate::error::Error;
 use crate::keys::{self, KeyParts, KeyRange};
@@ -161,6 +161,10 @@ async fn free_unreferenced(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<b
     if row.chunks > 0 {
         rows::clear(txn, &row.stage()?);
     }
+    if !row.object.is_empty() {
+        tier::free(txn, &row)?;
+    }
+    txn.clear(&keys::large_blob(blob));
     txn.clear(&state);
     Ok(true)
 }

@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 
 use posthouse_mail::{AccountId, EmailId};
 
+use super::object::Objects;
 use super::place::Offer;
 use super::*;
 use crate::engine::{Embedded, RangeRequest};
+use crate::keys::KeyRange;
 use crate::store::Store;
+
+mod object;
 
 /// Which place a case runs on; rows are those of the embedded engine.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +52,10 @@ struct Rig {
 
 impl Rig {
     async fn new(kind: Kind) -> Self {
+        Self::with_objects(kind, None).await
+    }
+
+    async fn with_objects(kind: Kind, objects: Option<Objects>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         // Small segments, so that a few bodies fill one.
         let settings = Settings {
@@ -55,18 +63,21 @@ impl Rig {
             background_rate: posthouse_conf::Size::mib(1 << 12),
             ..Settings::default()
         };
-        Self { store: open(dir.path(), &settings, kind).await, settings, dir, kind }
+        Self { store: open(dir.path(), &settings, kind, objects).await, settings, dir, kind }
     }
 
     async fn reopen(self) -> Self {
         self.store.close().await.expect("closed");
-        Self { store: open(self.dir.path(), &self.settings, self.kind).await, ..self }
+        Self { store: open(self.dir.path(), &self.settings, self.kind, None).await, ..self }
     }
 
     /// Chunk rows and stage rows.
     async fn rows_of_stages(&self) -> (usize, usize) {
         let mut txn = self.store.snapshot();
-        let [chunks, stages] = [keys::all_blob_chunks(), keys::blob_stages_before(UnixMillis(u64::MAX))];
+        let [first, last] = [0, 0xff].map(|octet| frame::StageId::new([octet; 16]));
+        let chunks =
+            KeyRange { begin: keys::blob_chunk(&first, 0).to_vec(), end: keys::blob_chunk(&last, u32::MAX).to_vec() };
+        let stages = keys::blob_stages_before(UnixMillis(u64::MAX));
         let mut count = [0, 0];
         for (range, count) in [chunks, stages].iter().zip(&mut count) {
             let request = RangeRequest::new(&range.begin, &range.end).bytes(usize::MAX);
@@ -117,14 +128,13 @@ impl Rig {
     }
 }
 
-async fn open(dir: &Path, settings: &Settings, kind: Kind) -> Store {
-    match kind {
-        Kind::Segments => Store::open(dir, settings).await.expect("a store"),
-        Kind::Rows => {
-            let engine = Embedded::open(dir, settings).await.expect("an engine");
-            Store::on(Engine::Embedded(engine), Offer::Rows, (dir, settings)).await.expect("a store")
-        }
-    }
+async fn open(dir: &Path, settings: &Settings, kind: Kind, objects: Option<Objects>) -> Store {
+    let engine = Embedded::open(dir, settings).await.expect("an engine");
+    let offer = match kind {
+        Kind::Segments => Offer::Segments(engine.segments()),
+        Kind::Rows => Offer::Rows,
+    };
+    Store::with(Engine::Embedded(engine), offer, objects, (dir, settings)).await.expect("a store")
 }
 
 fn owner(email: u64) -> BlobOwner {

@@ -133,7 +133,12 @@ impl Reader<'_> {
                 let stage = u128::from_be_bytes(self.take()?);
                 self.say(&format!("at {at} begin of stage {stage:032x}"));
             }
-            S::BlobState | S::BlobRef | S::BlobTombstone | S::BlobStaged => self.blob_row(subspace)?,
+            S::BlobObject => {
+                let at = self.u64()?;
+                let object = u128::from_be_bytes(self.take()?);
+                self.say(&format!("at {at} object {object:032x}"));
+            }
+            S::BlobState | S::BlobLarge | S::BlobRef | S::BlobTombstone | S::BlobStaged => self.blob_row(subspace)?,
             S::Segment => {
                 let number = self.u32()?;
                 self.say(&format!("count of live octets in segment {number}"));
@@ -312,6 +317,7 @@ fn noun(subspace: Subspace) -> &'static str {
         Subspace::BlobRef => "reference",
         Subspace::BlobTombstone => "tombstone",
         Subspace::BlobStaged => "staged",
+        Subspace::BlobLarge => "large",
         _ => "row",
     }
 }

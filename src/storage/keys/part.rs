@@ -7,6 +7,7 @@ use posthouse_mail::{AccountId, BlobId, EmailId, IngestId};
 
 use super::{BlobOwner, Class, Key, KeyRange, OWNED, Subspace};
 use crate::blob::frame::StageId;
+use crate::blob::object::ObjectId;
 use crate::shard::ShardId;
 
 impl Key {
@@ -138,6 +139,10 @@ impl<'a> KeyParts<'a> {
 
     pub(crate) fn stage(&mut self) -> Option<StageId> {
         self.take().map(StageId::new)
+    }
+
+    pub(crate) fn object(&mut self) -> Option<ObjectId> {
+        self.take().map(ObjectId::new)
     }
 
     pub fn owner(&mut self) -> Option<BlobOwner> {
