@@ -5,6 +5,7 @@
 //! On failure: the node restarts it; a command that it was running fails at its client.   Standards: none.
 
 mod account;
+mod backup;
 mod check;
 mod domain;
 mod queue;
@@ -63,6 +64,8 @@ impl Admin {
                 let key = services.store.rotate_key(clock::now()).await.map_err(words)?;
                 view(&KeyView { key: key.to_string() })
             }
+            AdminRequest::Backup { target } => backup::take(services, target, progress).await,
+            AdminRequest::Restore(order) => backup::restore(services, order, progress).await,
             AdminRequest::AccountCreate { .. }
             | AdminRequest::AccountList { .. }
             | AdminRequest::AccountShow { .. }

@@ -5,6 +5,7 @@
 mod account;
 mod admin_client;
 mod alias;
+mod backup;
 mod certificate;
 mod check;
 mod demo;
@@ -13,6 +14,7 @@ mod init;
 mod key;
 mod output;
 mod queue;
+mod restore;
 mod serve;
 mod site;
 mod status;
@@ -61,6 +63,10 @@ enum Command {
     Key(key::KeyArgs),
     /// Make the certificate by which a node is known to the other nodes of its cluster.
     Certificate(certificate::CertificateArgs),
+    /// Take a backup of the site, list its points, prune them.
+    Backup(backup::BackupArgs),
+    /// Bring back a whole site, an account or a mailbox from a backup.
+    Restore(restore::RestoreArgs),
     /// What a running node is doing.
     Status(SiteArgs),
     /// The version of this program.
@@ -108,6 +114,8 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> 
         Command::Queue(arguments) => queue::run(arguments, output).await,
         Command::Key(arguments) => key::run(arguments, output).await,
         Command::Certificate(arguments) => certificate::run(arguments, output),
+        Command::Backup(arguments) => backup::run(arguments, output).await,
+        Command::Restore(arguments) => restore::run(arguments, output).await,
         Command::Status(site) => status::run(site, output).await,
         Command::Version => version::run(output),
     }

@@ -3,6 +3,7 @@
 //! Apart from the transcripts because here the outcome counts, not the words.
 
 mod admin;
+mod backup;
 mod deliver;
 mod judge;
 mod limits;

@@ -90,6 +90,40 @@ pub enum AdminRequest {
     QueueBounce {
         which: QueueChoice,
     },
+    Backup {
+        target: BackupTargetSpec,
+    },
+    Restore(RestoreOrder),
+}
+
+/// Where a backup lies, and what opens it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct BackupTargetSpec {
+    /// A whole path.
+    pub location: String,
+    /// A passphrase or the content of a key file.
+    pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for BackupTargetSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackupTargetSpec").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+/// What to bring back: a whole site into an empty store, or an account, or a mailbox of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    pub target: BackupTargetSpec,
+    /// The newest if none is named.
+    pub point: Option<String>,
+    /// By its address.
+    pub account: Option<String>,
+    pub mailbox: Option<String>,
+    /// The mailbox that a restored one becomes, or under which those of an account go.
+    pub into: Option<String>,
+    /// Leaves the mail that was under way.
+    pub without_queue: bool,
 }
 
 /// What of an account to change; absent fields stay.
@@ -263,4 +297,35 @@ pub struct FindingView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CountView {
     pub count: u64,
+}
+
+/// A backup that was taken.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupView {
+    pub point: String,
+    pub accounts: u64,
+    pub messages: u64,
+    /// Messages in spool and queue.
+    pub under_way: u64,
+    pub new_bodies: u64,
+    /// Octets added to the target.
+    pub written: u64,
+    /// Octets of bodies read back.
+    pub read_back: u64,
+    pub whole: bool,
+    /// What could not be taken or not be read back.
+    pub findings: Vec<String>,
+}
+
+/// What came back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreView {
+    pub point: String,
+    pub accounts: u64,
+    /// Where an account's or a mailbox's messages went.
+    pub mailboxes: Vec<String>,
+    pub messages: u64,
+    pub under_way: u64,
+    /// What was left out, and why.
+    pub left_out: Vec<String>,
 }

@@ -11,7 +11,7 @@ use posthouse_mail::Domain;
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::output::Output;
 use super::{domain, site};
@@ -27,6 +27,9 @@ pub struct InitArgs {
     /// Where configuration, keys and store go.
     #[arg(long, value_name = "DIR", default_value = "posthouse")]
     dir: PathBuf,
+    /// Make no domain and no administrator: a backup is to be restored.
+    #[arg(long)]
+    empty: bool,
 }
 
 /// What a new administrator must know.
@@ -47,6 +50,11 @@ pub async fn run(arguments: InitArgs, output: Output) -> anyhow::Result<ExitCode
     let names = [hostname.to_string(), domain.to_string()];
     posthouse_net::certificate::ensure(&arguments.dir, &names).context("the first certificate")?;
     std::fs::write(&config, configuration(&hostname)).with_context(|| config.display().to_string())?;
+    if arguments.empty {
+        return output.result(&json!({ "config": config }), |_| {
+            format!("configuration  {0}\n\nthen: posthouse restore TARGET --config {0}", config.display())
+        });
+    }
     let site = found(config, &domain).await?;
     output.result(&site, text)
 }

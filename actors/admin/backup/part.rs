@@ -73,25 +73,25 @@ async fn plan(
     existing: Option<AccountId>,
 ) -> Result<Vec<Move>, String> {
     let address = &image.address;
-    let (chosen, to): (Vec<MailboxImage>, Box<dyn Fn(&str) -> String + Send>) = match (&order.mailbox, existing) {
+    let chosen = match (&order.mailbox, existing) {
         (Some(_), None) => return Err(format!("there is no account {address}: restore it without --mailbox")),
-        (Some(path), Some(_)) => {
-            let wanted = mailbox::canonical(path).unwrap_or_default();
-            let one = image.mailboxes().iter().find(|mailbox| mailbox.path == wanted).cloned();
-            let one = one.ok_or_else(|| format!("the backup has no mailbox {path} of {address}"))?;
-            let into = order.into.clone().unwrap_or(wanted);
-            (vec![one], Box::new(move |_| into.clone()))
-        }
-        (None, Some(_)) => {
-            let Some(into) = order.into.clone() else {
-                return Err(format!("{address} exists: name a mailbox under which the restored ones go, with --into"));
-            };
-            (image.mailboxes().to_vec(), Box::new(move |path| format!("{into}{}{path}", mailbox::SEPARATOR)))
-        }
         (None, None) if order.into.is_some() => {
             return Err(format!("there is no account {address}: restore it without --into"));
         }
-        (None, None) => (image.mailboxes().to_vec(), Box::new(str::to_owned)),
+        (None, Some(_)) if order.into.is_none() => {
+            return Err(format!("{address} exists: name a mailbox under which the restored ones go, with --into"));
+        }
+        (Some(path), Some(_)) => {
+            let wanted = mailbox::canonical(path).unwrap_or_default();
+            let one = image.mailboxes().iter().find(|mailbox| mailbox.path == wanted).cloned();
+            vec![one.ok_or_else(|| format!("the backup has no mailbox {path} of {address}"))?]
+        }
+        (None, _) => image.mailboxes().to_vec(),
+    };
+    let to = |path: &str| match (&order.mailbox, &order.into) {
+        (Some(_), Some(into)) => into.clone(),
+        (None, Some(into)) => format!("{into}{}{path}", mailbox::SEPARATOR),
+        (_, None) => path.to_owned(),
     };
     if let Some(id) = existing {
         let top = order.into.as_ref().or(order.mailbox.as_ref()).map(String::as_str).unwrap_or_default();
@@ -133,11 +133,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    async fn mailbox(
-        &mut self,
-        (point, image): (&mut OpenPoint, &mut AccountImage),
-        one: &Move,
-    ) -> Result<(), String> {
+    async fn mailbox(&mut self, (point, image): (&mut OpenPoint, &mut AccountImage), one: &Move) -> Result<(), String> {
         let target = self.target(one).await?;
         if one.from.subscribed {
             self.services.mailboxes.set_subscribed(self.id, &one.to, true).await.map_err(words)?;

@@ -1,0 +1,113 @@
+//! Backups of a running node, and back: a whole site into an empty store, a mailbox beside another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::harness::mail_client::{Imap, Smtp, deliver, mailbox, message};
+use crate::harness::program::Demo;
+
+fn folder(demo: &Demo) -> String {
+    demo.data().with_file_name("backup").to_str().expect("a plain name").to_owned()
+}
+
+/// What an account's mailboxes hold, message by message with flags and dates; headers of delivery included.
+fn contents(demo: &Demo, login: &str) -> BTreeMap<String, Vec<String>> {
+    let mut imap = Imap::login(demo, login, "demo");
+    let mut all = BTreeMap::new();
+    for name in ["INBOX", "Archive", "Kept"] {
+        if imap.command(&format!("EXAMINE {name}")).tagged.starts_with("OK") {
+            all.insert(name.to_owned(), imap.expect("UID FETCH 1:* (FLAGS INTERNALDATE BODY.PEEK[])"));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_site_taken_under_load_comes_back_message_by_message() {
+    let mut demo = Demo::start();
+    let mut imap = Imap::login(&demo, "alice@demo.test", "demo");
+    imap.expect("CREATE Kept");
+    imap.append("Kept", "\\Seen $Label1", "01-Feb-2024 03:04:05 +0000", &message("a@x.test", "b@y.test", "kept"));
+    imap.append("Kept", "\\Flagged", "02-Feb-2024 03:04:05 +0000", &message("a@x.test", "b@y.test", "also"));
+    for number in 0..20 {
+        deliver(&demo, "alice@demo.test", &format!("before {number}"));
+    }
+    let backup = folder(&demo);
+    let alice = contents(&demo, "alice@demo.test");
+
+    // Mail for the other account goes on while the backup is taken; alice's mail stands still, so that it can be compared.
+    let stop = Arc::new(AtomicBool::new(false));
+    let taken = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut count = 0;
+            while !stop.load(Ordering::Acquire) {
+                let mut smtp = Smtp::connect(&demo);
+                smtp.expect("EHLO me.test", 250);
+                let text = message("you@example.org", "bob@demo.test", &format!("load {count}"));
+                assert_eq!(smtp.deliver("you@example.org", &["bob@demo.test"], &text).code, 250);
+                count += 1;
+            }
+            count
+        });
+        let taken = demo.json(&["backup", &backup]);
+        stop.store(true, Ordering::Release);
+        assert!(load.join().expect("the load ends") > 0);
+        taken
+    });
+    assert_eq!(taken["whole"], true, "{taken}");
+    let bob = mailbox(&demo, "bob@demo.test", "demo", "INBOX");
+
+    assert_eq!(demo.stop(), 0);
+    std::fs::remove_dir_all(demo.data().join("store")).expect("the store is lost");
+    let restored = demo.json(&["restore", &backup]);
+    assert_eq!(restored["messages"], taken["messages"], "{restored}");
+    assert_eq!(demo.json(&["check", "--store"])["whole"], true);
+    demo.run();
+    assert_eq!(contents(&demo, "alice@demo.test"), alice);
+    // Of what came meanwhile the backup has the beginning.
+    let then = mailbox(&demo, "bob@demo.test", "demo", "INBOX");
+    assert!(then.len() <= bob.len() && then == bob[..then.len()], "{} of {}", then.len(), bob.len());
+}
+
+#[test]
+fn a_mailbox_comes_back_beside_what_is_there() {
+    let demo = Demo::start();
+    let backup = folder(&demo);
+    let key = demo.data().with_file_name("key");
+    std::fs::write(&key, "a long passphrase\n").expect("a key file");
+    let key = key.to_str().expect("a plain name");
+    for subject in ["one", "two", "three"] {
+        deliver(&demo, "alice@demo.test", subject);
+    }
+    let first = demo.json(&["backup", &backup, "--key-file", key]);
+    let then = mailbox(&demo, "alice@demo.test", "demo", "INBOX");
+    let mut imap = Imap::login(&demo, "alice@demo.test", "demo");
+    imap.select("INBOX");
+    imap.expect("STORE 1:2 +FLAGS (\\Deleted)");
+    imap.expect("EXPUNGE");
+    demo.json(&["backup", &backup, "--key-file", key]);
+
+    let points = demo.json(&["backup", "list", &backup, "--key-file", key]);
+    assert_eq!(points.as_array().map(Vec::len), Some(2), "{points}");
+    let point = first["point"].as_str().expect("a point");
+    let order = ["restore", &backup, "--key-file", key, "--point", point, "--account", "alice@demo.test"];
+    let refused = demo.command(&[&order[..], &["--mailbox", "INBOX"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "nothing is written over: {refused:?}");
+    let restored = demo.json(&[&order[..], &["--mailbox", "INBOX", "--into", "Restored"]].concat());
+    assert_eq!(restored["messages"], 3, "{restored}");
+    assert_eq!(mailbox(&demo, "alice@demo.test", "demo", "Restored"), then);
+    assert_eq!(mailbox(&demo, "alice@demo.test", "demo", "INBOX").len(), 1);
+
+    // An account that was deleted comes back whole.
+    demo.json(&["account", "delete", "alice@demo.test"]);
+    demo.json(&order);
+    assert_eq!(mailbox(&demo, "alice@demo.test", "demo", "INBOX"), then);
+    assert_eq!(demo.json(&["check", "--store"])["whole"], true);
+
+    let wrong = demo.command(&["backup", "list", &backup]);
+    assert_eq!(wrong.status.code(), Some(1), "without its key nothing opens: {wrong:?}");
+    demo.json(&["backup", "prune", &backup, "--key-file", key, "--keep", "1"]);
+    assert_eq!(demo.json(&["backup", &backup, "--verify", "--key-file", key])["whole"], true);
+}
