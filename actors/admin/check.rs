@@ -12,7 +12,7 @@ use crate::node::Services;
 pub(super) async fn store(services: &Services, bodies: bool, progress: Progress<'_>) -> AdminResult {
     let mut step = |walked: &Walked| tell(walked, progress);
     let report = check::run(&services.store, Options { bodies }, &mut step).await.map_err(words)?;
-    let Walked { accounts, emails, bodies, spooled, queued, .. } = report.walked;
+    let Walked { accounts, emails, bodies, spooled, queued, laid_aside, .. } = report.walked;
     view(&CheckView {
         whole: report.is_whole(),
         accounts,
@@ -20,6 +20,7 @@ pub(super) async fn store(services: &Services, bodies: bool, progress: Progress<
         bodies,
         spooled,
         queued,
+        laid_aside,
         truncated: report.truncated,
         findings: report.findings.iter().map(finding).collect(),
     })

@@ -261,6 +261,8 @@ pub struct CheckView {
     pub bodies: u64,
     pub spooled: u64,
     pub queued: u64,
+    /// Rows that a repair could not read and laid aside.
+    pub laid_aside: u64,
     /// There were more findings than are listed.
     pub truncated: bool,
     pub findings: Vec<FindingView>,

@@ -67,7 +67,10 @@ async fn check_store(arguments: &CheckArgs, output: Output) -> anyhow::Result<Ex
     let whole = check.whole;
     output.result(&check, |check| {
         let mut lines: Vec<String> = check.findings.iter().map(finding).collect();
-        let CheckView { accounts, emails, bodies, spooled, queued, .. } = check;
+        let CheckView { accounts, emails, bodies, spooled, queued, laid_aside, .. } = check;
+        if *laid_aside > 0 {
+            lines.push(format!("{laid_aside} rows that a repair could not read are laid aside"));
+        }
         let walked = format!(
             "{accounts} accounts, {emails} messages, {bodies} bodies, {spooled} in the spool, {queued} in the queue"
         );

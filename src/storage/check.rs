@@ -7,6 +7,7 @@
 
 mod account;
 pub(crate) mod blobs;
+pub(crate) mod cluster;
 mod directory;
 mod finding;
 pub(crate) mod rows;
@@ -54,6 +55,7 @@ pub async fn run(store: &Store, options: Options, progress: Progress<'_>) -> Res
         progress(&report.walked);
     }
     directory::walk(store, &entities.domains, &mut report).await?;
+    cluster::walk(store, &mut report).await?;
     transit::walk(store, &mut report).await?;
     blobs::walk(store, options, &mut report, progress).await?;
     report.walked.at(Walked::DONE, Walked::DONE, (1, 1));
@@ -110,7 +112,7 @@ async fn walk_part(source: &mut Source, id: AccountId, part: Part) -> Result<Rep
 
 /// How a walk reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reads {
+pub(crate) enum Reads {
     /// A fresh snapshot for each step, however long the whole takes.
     Chunks,
     /// One read version for all: what it compares was true at one instant.
@@ -118,14 +120,14 @@ enum Reads {
 }
 
 /// Where a walk reads.
-struct Source {
+pub(crate) struct Source {
     store: Store,
     txn: Transaction<'static>,
     reads: Reads,
 }
 
 impl Source {
-    fn new(store: &Store, reads: Reads) -> Self {
+    pub(crate) fn new(store: &Store, reads: Reads) -> Self {
         Self { store: store.clone(), txn: store.snapshot(), reads }
     }
 

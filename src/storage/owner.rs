@@ -74,6 +74,27 @@ impl Drop for Ownership {
     }
 }
 
+/// The epoch that every fence has to have; `None`: nobody ever took the store.
+pub(crate) async fn epoch(txn: &mut Transaction<'_>) -> Result<Option<u64>, Error> {
+    let owner: Option<OwnerRow> = codec::get(txn, &keys::meta("owner")).await?;
+    Ok(owner.map(|owner| owner.epoch))
+}
+
+/// Makes every fence the owner's again; a lost owner's row is made anew, with the epoch that the fences have. For a repair,
+/// beside which nobody else writes.
+pub(crate) async fn mend(txn: &mut Transaction<'_>, of_fences: u64) -> Result<(), Error> {
+    let owner: Option<OwnerRow> = codec::get(txn, &keys::meta("owner")).await?;
+    let epoch = owner.as_ref().map_or(of_fences, |owner| owner.epoch);
+    if owner.is_none() {
+        let row = OwnerRow { incarnation: 0, process: "a repair".to_owned(), epoch, is_released: true };
+        codec::put(txn, &keys::meta("owner"), &row)?;
+    }
+    for shard in (0..ShardId::COUNT).filter_map(ShardId::new) {
+        txn.set(&keys::fence(shard), &epoch.to_be_bytes());
+    }
+    Ok(())
+}
+
 /// Whether any process ever took this store.
 pub(crate) async fn is_taken(engine: &Engine, retry: Retry) -> Result<bool, Error> {
     Ok(transact(engine, retry, |txn| Box::pin(look(txn))).await?.0.is_some())

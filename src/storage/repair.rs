@@ -7,6 +7,7 @@
 
 mod account;
 mod blobs;
+mod cluster;
 mod directory;
 mod pen;
 mod rows;
@@ -51,6 +52,7 @@ pub async fn run(store: &Store, now: UnixMillis, parse: Parse<'_>, progress: Pro
             break;
         }
         let entities = rows::mend(&mut pen).await?;
+        cluster::mend(&mut pen).await?;
         directory::mend_domains(&mut pen, &entities.domains).await?;
         let known = account::Known::load(store).await?;
         for id in &entities.accounts {

@@ -1,13 +1,14 @@
 //! Bodies: every reference has its holder, what is to be freed is known to the sweeper, segments are counted, and every
 //! body can be read to its end and is what its name says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{BlobId, UnixMillis};
 
 use super::{Options, Progress, Reads, Report, Rule, STEP, Source, Walked};
+use crate::blob::frame::StageId;
 use crate::blob::row::BlobRow;
 use crate::codec;
 use crate::error::Error;
@@ -33,6 +34,8 @@ pub(super) async fn walk(
     report.absorb("tombstones of bodies", outcome)?;
     let outcome = segments(store, report).await;
     report.absorb("segments", outcome)?;
+    let outcome = proved_stages(store, report).await;
+    report.absorb("frames of bodies", outcome)?;
     let mut names = Names::default();
     let mut range = keys::blob_states();
     loop {
@@ -201,6 +204,62 @@ async fn count_segments(source: &mut Source, report: &mut Report) -> Result<(), 
         report.add(Rule::Counters, keys::describe(&key), format!("nothing counted, {present} present"));
     }
     Ok(())
+}
+
+/// Frames that are rows belong to a body, or to one that is being written.
+async fn proved_stages(store: &Store, report: &mut Report) -> Result<(), Error> {
+    let first = stray_stages(&mut Source::new(store, Reads::Chunks)).await?;
+    if first.is_empty() {
+        return Ok(());
+    }
+    for stage in stray_stages(&mut Source::new(store, Reads::OneTransaction)).await? {
+        let place = keys::describe(&keys::blob_chunk(&stage, 0));
+        report.add(Rule::Reference, place, "no body has it and the sweep does not know it");
+    }
+    Ok(())
+}
+
+/// Stages whose frames nobody knows.
+pub(crate) async fn stray_stages(source: &mut Source) -> Result<Vec<StageId>, Error> {
+    let mut stray = BTreeSet::new();
+    let mut range = keys::all_blob_chunks();
+    loop {
+        let page = codec::page(source.step(), &range, 1).await?;
+        let Some((key, _)) = page.rows.first() else { break };
+        let mut parts = KeyParts::of(key);
+        let _ = parts.u32();
+        let Some(stage) = parts.stage() else { break };
+        range.begin = keys::blob_chunks(&stage).end;
+        stray.insert(*stage.as_bytes());
+    }
+    if stray.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut range = keys::blob_stages_before(UnixMillis(u64::MAX));
+    loop {
+        let page = codec::page(source.step(), &range, STEP).await?;
+        for stage in page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).stage()) {
+            stray.remove(stage.as_bytes());
+        }
+        match page.rows.last() {
+            Some((key, _)) if page.more => range.begin = keys::after(key),
+            _ => break,
+        }
+    }
+    let mut range = keys::blob_states();
+    loop {
+        let page = codec::page(source.step(), &range, STEP).await?;
+        for (_, value) in &page.rows {
+            if let Ok(stage) = BlobRow::decode(value)?.stage() {
+                stray.remove(stage.as_bytes());
+            }
+        }
+        match page.rows.last() {
+            Some((key, _)) if page.more => range.begin = keys::after(key),
+            _ => break,
+        }
+    }
+    Ok(stray.into_iter().map(StageId::new).collect())
 }
 
 /// Bodies whose content does not make their name. Were it all of them, the key of the names would be another.

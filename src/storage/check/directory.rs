@@ -10,7 +10,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
 use crate::record::account::IdRow;
-use crate::record::{AccountRow, AddressRow, DkimKeyRow, DomainRow, GateRow, NodeRow};
+use crate::record::{AccountRow, AddressRow, DkimKeyRow, DomainRow};
 use crate::store::Store;
 use crate::transaction::Transaction;
 
@@ -30,9 +30,7 @@ pub(super) async fn walk(store: &Store, domains: &BTreeSet<DomainId>, report: &m
         report.merge(found);
     }
     let outcome = admins(store, report).await;
-    report.absorb("administrators", outcome)?;
-    let outcome = nodes(store, report).await;
-    report.absorb("nodes", outcome)
+    report.absorb("administrators", outcome)
 }
 
 /// Every name stands for a domain of that name.
@@ -126,24 +124,6 @@ async fn admins(store: &Store, report: &mut Report) -> Result<(), Error> {
         let row = codec::get::<AccountRow>(&mut txn, &keys::account(id)).await?;
         if row.is_none_or(|row| !row.admin) {
             report.add(Rule::Directory, format!("account {id}"), "it is listed as an administrator and is none");
-        }
-    }
-    Ok(())
-}
-
-/// The gate lets nobody write what a node cannot read, and knows how many nodes there are.
-async fn nodes(store: &Store, report: &mut Report) -> Result<(), Error> {
-    let mut txn = store.snapshot();
-    let nodes = codec::scan_all::<NodeRow>(&mut txn, &keys::nodes()).await?;
-    let gate = codec::get::<GateRow>(&mut txn, &keys::gate()).await?.unwrap_or_default();
-    if usize::try_from(gate.node_count).ok() != Some(nodes.len()) {
-        let detail = format!("{} nodes counted, {} present", gate.node_count, nodes.len());
-        report.add(Rule::Counters, "gate of formats", detail);
-    }
-    for (_, node) in nodes {
-        if !(node.format_min..=node.format_max).contains(&gate.level) {
-            let detail = format!("the gate is at {}, it reads {} to {}", gate.level, node.format_min, node.format_max);
-            report.add(Rule::Directory, format!("node {}", node.name), detail);
         }
     }
     Ok(())

@@ -81,6 +81,8 @@ impl std::fmt::Display for Finding {
 pub struct Walked {
     /// Rows of any kind, each read once before anything is compared.
     pub rows: u64,
+    /// Of these, what a repair could not read and laid aside.
+    pub laid_aside: u64,
     /// How far of `DONE` the whole walk is, about.
     pub done: u64,
     pub accounts: u64,

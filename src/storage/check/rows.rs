@@ -90,6 +90,7 @@ impl Step {
             return Ok(());
         };
         entities.note(key, &place);
+        report.walked.laid_aside += u64::from(place.subspace == Subspace::Lost);
         let read = self.open(key, octets, &place).await;
         if let Err(Error::Corrupt(_)) = &read {
             report.note(Rule::Row, finding_remedy(place.subspace), &place.words, "it is not what was written there");

@@ -84,6 +84,10 @@ pub(super) async fn mend(pen: &mut Pen<'_>, id: AccountId, known: &Known, parse:
         return strays(pen, id).await;
     }
     model.profile(known)?;
+    if model.was.is_none() {
+        // A state that a client remembers of the lost row must not be taken for one of the new.
+        model.row.generation = pen.now.seconds();
+    }
     model.mailboxes();
     model.mail(pen, &known.bodies_of(id), parse).await?;
     model.sums();

@@ -6,7 +6,8 @@ use posthouse_mail::UnixMillis;
 
 use super::pen::{Edit, Pen};
 use crate::blob::row::BlobRow;
-use crate::check::blobs::holder;
+use crate::check::blobs::{holder, stray_stages};
+use crate::check::{Reads, Source};
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
 
@@ -14,6 +15,11 @@ pub(super) async fn mend(pen: &mut Pen<'_>) -> Result<(), Error> {
     let referred = references(pen).await?;
     tombstones(pen).await?;
     unreferenced(pen, &referred).await?;
+    for stage in stray_stages(&mut Source::new(pen.store, Reads::OneTransaction)).await? {
+        let place = keys::describe(&keys::blob_chunk(&stage, 0));
+        let edit = Edit::Set(keys::blob_stage(pen.now, &stage).to_vec(), Vec::new());
+        pen.mend(edit, place, "no body has it: freed after storage.staged_ttl").await?;
+    }
     segments(pen).await
 }
 

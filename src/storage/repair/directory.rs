@@ -11,7 +11,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
 use crate::record::account::IdRow;
-use crate::record::{AccountRow, AddressRow, DkimKeyRow, DomainRow, GateRow, NodeRow};
+use crate::record::{AccountRow, AddressRow, DkimKeyRow, DomainRow};
 
 /// Every domain has its row and its name; what is made of addresses and keys comes later.
 pub(super) async fn mend_domains(pen: &mut Pen<'_>, ids: &BTreeSet<DomainId>) -> Result<(), Error> {
@@ -57,7 +57,7 @@ pub(super) async fn mend(pen: &mut Pen<'_>, entities: &Entities) -> Result<(), E
             pen.mend(Edit::Clear(key.to_vec()), format!("account {id}"), what).await?;
         }
     }
-    nodes(pen).await
+    Ok(())
 }
 
 /// The address of each account leads to it.
@@ -120,21 +120,6 @@ async fn one(pen: &mut Pen<'_>, id: DomainId) -> Result<(), Error> {
     }
     if row != was {
         pen.mend(Edit::record(&keys::domain(id), &row), place, "its row is what its addresses and keys tell").await?;
-    }
-    Ok(())
-}
-
-async fn nodes(pen: &mut Pen<'_>) -> Result<(), Error> {
-    let nodes = pen.records::<NodeRow>(keys::nodes()).await?;
-    let node_count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    let gate = codec::get::<GateRow>(&mut pen.store.snapshot(), &keys::gate()).await?;
-    let known = gate.map_or(0, |gate| gate.node_count);
-    if known != node_count {
-        // A lost level was one that every node could read.
-        let level = nodes.iter().map(|(_, node)| node.format_max).min().unwrap_or(crate::codec::FORMAT_MIN);
-        let level = gate.map_or(level, |gate| gate.level);
-        let edit = Edit::record(&keys::gate(), &GateRow { level, node_count });
-        pen.mend(edit, "gate of formats", "it knows its nodes again").await?;
     }
     Ok(())
 }

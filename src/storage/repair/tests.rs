@@ -108,3 +108,70 @@ async fn what_only_a_backup_has_is_said_and_left() {
     assert!(outcome.report.findings.iter().all(|finding| finding.remedy == Remedy::Restore));
     assert!(!outcome.report.is_whole());
 }
+
+async fn clear(store: &Store, key: &keys::Key) {
+    let cleared = store.transact(|txn| {
+        txn.clear(key);
+        Box::pin(async { Ok(()) })
+    });
+    cleared.await.unwrap();
+}
+
+async fn is_mended(store: &Store) -> Outcome {
+    let check = async || check::run(store, Options::default(), &mut |_| {}).await.unwrap();
+    let before = check().await;
+    assert!(!before.is_whole());
+    let outcome = run(store, NOW, &no_structure, &mut |_| {}).await.unwrap();
+    let after = check().await;
+    assert!(after.is_whole(), "{:?}", after.findings);
+    outcome
+}
+
+#[tokio::test]
+async fn a_store_that_others_may_take_gets_its_fences_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = posthouse_conf::Storage::default();
+    settings.serve.listen = vec!["127.0.0.1:1".parse().unwrap()];
+    let store = Store::open(dir.path(), &settings).await.unwrap();
+    assert!(check::run(&store, Options::default(), &mut |_| {}).await.unwrap().is_whole());
+    let shard = crate::shard::ShardId::new(7).unwrap();
+    let epoch = store.fence(shard).epoch;
+    for key in [keys::fence(shard), keys::meta("owner")] {
+        clear(&store, &key).await;
+        is_mended(&store).await;
+        let fence = crate::shard::Fence { shard, epoch };
+        store.transact(|txn| Box::pin(crate::check_fence(txn, fence))).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_that_nobody_knows_are_left_to_the_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = posthouse_conf::Storage::default();
+    let engine = crate::engine::Embedded::open(dir.path(), &settings).await.unwrap();
+    let engine = crate::engine::Engine::Embedded(engine);
+    let store = Store::on(engine, crate::blob::place::Offer::Rows, (dir.path(), &settings)).await.unwrap();
+    let mut writer = store.body_writer();
+    writer.write(&vec![7; 500_000]).await.unwrap();
+    let noise: Vec<u8> = (0..400_000_u32).map(|number| blake3::hash(&number.to_le_bytes()).as_bytes()[0]).collect();
+    writer.write(&noise).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    let request = crate::RangeRequest::new(&[0x46], &[0x47]);
+    let begun = store.snapshot().range(request).await.unwrap().rows;
+    assert!(!begun.is_empty(), "a long body is written before it is attached");
+    assert!(check::run(&store, Options::default(), &mut |_| {}).await.unwrap().is_whole());
+    for (key, _) in &begun {
+        let cleared = store.transact(|txn| {
+            txn.clear(key);
+            Box::pin(async { Ok(()) })
+        });
+        cleared.await.unwrap();
+    }
+    is_mended(&store).await;
+    drop(staged);
+    let later = posthouse_mail::UnixMillis(NOW.0 + 30 * 86_400_000);
+    store.sweep(later).await.unwrap();
+    let left = store.snapshot().range(crate::RangeRequest::new(&[0x45], &[0x47])).await.unwrap().rows;
+    assert!(left.is_empty());
+}
