@@ -14,14 +14,6 @@ use tempfile::TempDir;
 /// How long a cluster may take until it has taken its configuration.
 const START_MAX: Duration = Duration::from_secs(120);
 
-/// How often the cluster keeps each row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Redundancy {
-    Single,
-    /// On two servers of three: any one may be lost.
-    Double,
-}
-
 /// Servers, one process each; dropped, they are killed and their data is gone.
 pub struct Cluster {
     servers: Vec<Server>,
@@ -58,14 +50,19 @@ fn find(variable: &str, own: Option<PathBuf>, places: &[&str]) -> Result<PathBuf
     candidates.iter().find(|path| path.exists()).cloned().ok_or_else(missing)
 }
 
+/// Addresses that nobody has at the moment, below the ports that the system gives to clients: a killed server must find its
+/// own free again. All are held at once, so that no two are the same.
+fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
+    let drawn = (0..1000).map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(20_000..32_000))));
+    let held: Vec<_> = drawn.filter_map(|address| TcpListener::bind(address).ok()).take(count).collect();
+    held.iter().map(TcpListener::local_addr).collect()
+}
+
 impl Cluster {
-    /// Starts one server, or three that each hold a coordinator, and waits until the cluster serves.
-    pub fn start(redundancy: Redundancy) -> Result<Self> {
-        let count = if redundancy == Redundancy::Double { 3 } else { 1 };
-        // All are held at once, so that no two are the same.
-        let held = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>>>()?;
-        let addresses = held.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>>>()?;
-        drop(held);
+    /// Starts so many servers that each hold a coordinator, and waits until they serve. Three keep every row on two of them,
+    /// so that any one may be lost.
+    pub fn start(count: usize) -> Result<Self> {
+        let addresses = free_addresses(count)?;
         let dir = tempfile::Builder::new().prefix("fdb-").tempdir()?;
         let coordinators = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
         std::fs::write(dir.path().join("fdb.cluster"), format!("test:test@{coordinators}\n"))?;
@@ -74,7 +71,7 @@ impl Cluster {
         for number in 0..count {
             cluster.start_server(number)?;
         }
-        cluster.configure(redundancy)?;
+        cluster.configure(if count < 3 { "single" } else { "double" })?;
         Ok(cluster)
     }
 
@@ -109,11 +106,10 @@ impl Cluster {
         Ok(())
     }
 
-    fn configure(&self, redundancy: Redundancy) -> Result<()> {
-        let mode = if redundancy == Redundancy::Double { "double" } else { "single" };
+    fn configure(&self, redundancy: &str) -> Result<()> {
         let until = Instant::now() + START_MAX;
         loop {
-            let said = self.ask(&format!("configure new {mode} ssd"))?;
+            let said = self.ask(&format!("configure new {redundancy} ssd"))?;
             // A first try whose answer was lost has made the database.
             if said.contains("Database created") || said.contains("Database already exists") {
                 return Ok(());

@@ -5,6 +5,7 @@
 mod bench;
 mod client;
 mod disk;
+mod foundationdb;
 mod oracle;
 mod scenario;
 mod server;
@@ -31,6 +32,8 @@ enum Command {
     /// The load that store-kill and power-cut run in a child process
     #[command(hide = true)]
     StoreLoad(scenario::store_load::Args),
+    /// Kill FoundationDB's servers under the load of store-kill, and prove that nothing acknowledged is lost
+    FdbKill(scenario::fdb_kill::Args),
     /// Deliveries per second of the store alone, beside the disk's own limit and Maildir files
     StoreBench(bench::store::Args),
     /// Kill the whole server under mail, again and again, and read everything back
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::StoreKill(arguments) => scenario::store_kill::run(&arguments),
         Command::PowerCut(arguments) => scenario::power_cut::run(&arguments),
         Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
+        Command::FdbKill(arguments) => scenario::fdb_kill::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
         Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -83,43 +85,69 @@ pub(super) fn run_child(
     ledger: &mut Ledger,
     end: impl FnOnce(&mut Child) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg("store-load")
-        .args(["--seed", &seed.to_string(), "--round", &round.to_string(), "--dir"])
-        .arg(dir)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let output = child.stdout.take().context("the child's output is piped")?;
-    let (sender, lines) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        while output.read_line(&mut line).is_ok_and(|octets| octets > 0) {
-            // Cut short by the kill: not said.
-            if line.ends_with('\n') && sender.send((Instant::now(), line.trim_end().to_owned())).is_err() {
-                return;
-            }
-            line.clear();
-        }
-    });
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("store-load").args(["--seed", &seed.to_string(), "--round", &round.to_string(), "--dir"]).arg(dir);
+    let load = Load::start(command)?;
     // Some children die while they open the store, the others `life` after they are ready.
     if life > Duration::from_millis(50) {
-        lines.recv_timeout(START_MAX).ok().context("the child did not start")?;
+        load.ready()?;
     }
     std::thread::sleep(life);
-    let ended = end(&mut child);
-    // Whatever became of that, no child is left behind.
-    let _ = child.kill();
-    child.wait()?;
-    ended?;
-    reader.join().map_err(|_| anyhow::anyhow!("the reader of the child's output ended early"))?;
-    for (_, line) in lines {
+    for (_, line) in load.end(end)? {
         note(&line, ledger)?;
     }
     Ok(())
 }
 
-fn note(line: &str, ledger: &mut Ledger) -> anyhow::Result<()> {
+/// A load in a process of its own, and what it says.
+pub(super) struct Load {
+    child: Child,
+    lines: Receiver<(Instant, String)>,
+    reader: JoinHandle<()>,
+}
+
+impl Load {
+    pub(super) fn start(mut command: Command) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("the child's output is piped")?;
+        let (sender, lines) = channel();
+        let reader = std::thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = String::new();
+            while output.read_line(&mut line).is_ok_and(|octets| octets > 0) {
+                // Cut short by the kill: not said.
+                if line.ends_with('\n') && sender.send((Instant::now(), line.trim_end().to_owned())).is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+        Ok(Self { child, lines, reader })
+    }
+
+    /// Waits for its first line, which says that the store is open.
+    pub(super) fn ready(&self) -> anyhow::Result<()> {
+        self.lines.recv_timeout(START_MAX).ok().context("the child did not start")?;
+        Ok(())
+    }
+
+    /// Ends it and returns what it said since it was ready, with the time of each line.
+    pub(super) fn end(
+        mut self,
+        end: impl FnOnce(&mut Child) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<(Instant, String)>> {
+        let ended = end(&mut self.child);
+        // Whatever became of that, no child is left behind.
+        let _ = self.child.kill();
+        self.child.wait()?;
+        ended?;
+        self.reader.join().map_err(|_| anyhow::anyhow!("the reader of the child's output ended early"))?;
+        Ok(self.lines.iter().collect())
+    }
+}
+
+/// Writes down what a load said.
+pub(super) fn note(line: &str, ledger: &mut Ledger) -> anyhow::Result<()> {
     match line.split_once(' ') {
         Some(("try", name)) => ledger.note(name, Standing::Tried),
         Some(("ack", name)) => ledger.note(name, Standing::Acknowledged),
@@ -134,18 +162,24 @@ fn note(line: &str, ledger: &mut Ledger) -> anyhow::Result<()> {
 /// Names that were verified before, by their place.
 pub(super) type Verified = HashMap<(AccountId, Uid), String>;
 
-/// Opens the store and reads every message; one that was read in an earlier round is only looked up.
+/// Opens the store and reads every message.
 pub(super) async fn read_all(dir: &Path, verified: &mut Verified) -> anyhow::Result<HashMap<String, usize>> {
     let store = Store::open(dir, &settings()).await?;
-    let mut found = HashMap::new();
-    for (account, inbox) in make_accounts(&store, ACCOUNTS).await? {
-        for name in read_mailbox(&store, (account, inbox), verified).await? {
-            *found.entry(name).or_default() += 1;
-        }
-    }
+    let found = read_messages(&store, verified).await?;
     // What nobody holds is freed, as a running server would.
     store.sweep(now()).await?;
     store.close().await?;
+    Ok(found)
+}
+
+/// Reads every message; one that was read in an earlier round is only looked up.
+pub(super) async fn read_messages(store: &Store, verified: &mut Verified) -> anyhow::Result<HashMap<String, usize>> {
+    let mut found = HashMap::new();
+    for (account, inbox) in make_accounts(store, ACCOUNTS).await? {
+        for name in read_mailbox(store, (account, inbox), verified).await? {
+            *found.entry(name).or_default() += 1;
+        }
+    }
     Ok(found)
 }
 

@@ -21,7 +21,8 @@ pub use served::Served;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// Which engine: `embedded` keeps everything on this machine, `served` uses the store of another node.
+    /// Which engine: `embedded` keeps everything on this machine, `served` uses the store of another node, `foundationdb` a
+    /// FoundationDB cluster.
     pub engine: Engine,
     /// Holds the keys that bodies are encrypted under; empty: `storage.keys` in the folder of the store. Keep a copy elsewhere.
     pub key_file: PathBuf,
@@ -103,14 +104,11 @@ impl Default for Storage {
 
 impl Storage {
     pub(super) fn complaint(&self) -> Complaint {
-        self.foundationdb
-            .complaint()
-            .or_else(|| self.object_store.complaint())
-            .or_else(|| self.serve.complaint(self.engine))
-            .or_else(|| match self.engine {
-                Engine::Served => self.served.complaint(),
-                Engine::Embedded => None,
-            })
+        self.object_store.complaint().or_else(|| self.serve.complaint(self.engine)).or_else(|| match self.engine {
+            Engine::Served => self.served.complaint(),
+            Engine::FoundationDb => self.foundationdb.complaint(),
+            Engine::Embedded => None,
+        })
     }
 }
 
@@ -126,4 +124,5 @@ fn missing(files: &[(&'static str, &PathBuf)]) -> Complaint {
 pub enum Engine {
     Embedded,
     Served,
+    FoundationDb,
 }

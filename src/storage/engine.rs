@@ -16,7 +16,6 @@ pub(crate) mod atomic;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod embedded;
-#[cfg_attr(not(test), allow(dead_code, reason = "opened as soon as bodies can be rows"))]
 pub(crate) mod foundationdb;
 pub mod served;
 mod watch;
@@ -184,7 +183,6 @@ pub(crate) trait KvTxn: Send {
 #[derive(Clone)]
 pub(crate) enum Engine {
     Embedded(Embedded),
-    #[allow(dead_code, reason = "opened as soon as bodies can be rows")]
     FoundationDb(FoundationDb),
     Served(Served),
 }

@@ -384,6 +384,9 @@ pub(crate) fn blob_chunk(stage: &StageId, number: u32) -> Key {
 pub(crate) fn blob_chunks(stage: &StageId) -> KeyRange {
     Key::open(Subspace::BlobChunk).number(stage.as_bytes()).children()
 }
+pub(crate) fn all_blob_chunks() -> KeyRange {
+    Key::open(Subspace::BlobChunk).children()
+}
 /// Frames from a number up to but without another.
 pub(crate) fn blob_chunks_between(stage: &StageId, from: u32, end: u32) -> KeyRange {
     KeyRange { begin: blob_chunk(stage, from).0, end: blob_chunk(stage, end).0 }

@@ -26,8 +26,8 @@ use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::tier::{self, TierReport};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::served::{Connector, Served, Server};
-use crate::engine::{Embedded, Engine, Kv, RangeRequest, Watch};
-use crate::error::Error;
+use crate::engine::{Embedded, Engine, FoundationDb, Kv, RangeRequest, Watch};
+use crate::error::{Error, from_io};
 use crate::gate;
 use crate::keys;
 use crate::owner::{self, Claim, Ownership};
@@ -54,7 +54,8 @@ pub(crate) struct Retry {
 }
 
 impl Store {
-    /// Opens the directory, creating it where it is absent, and takes its lock.
+    /// Opens the directory, creating it where it is absent, and takes its lock; or the cluster that the settings name, and
+    /// becomes its owner; then the directory only holds the key file.
     pub async fn open(dir: &Path, settings: &Settings) -> Result<Self, Error> {
         let (engine, offer) = match settings.engine {
             Choice::Embedded => {
@@ -63,6 +64,13 @@ impl Store {
                 (Engine::Embedded(engine), Offer::Segments(segments))
             }
             Choice::Served => return Err(Error::Invalid("the engine `served` has no directory of its own")),
+            Choice::FoundationDb => {
+                let made = tokio::fs::create_dir_all(dir).await;
+                made.map_err(|error| from_io(&error, "making the data directory"))?;
+                let engine = FoundationDb::open(&settings.foundationdb).await?;
+                let store = Self::on(Engine::FoundationDb(engine), Offer::Rows, (dir, settings)).await?;
+                return store.owned(Claim::After(settings.owner_lease.get())).await;
+            }
         };
         let store = Self::on(engine, offer, (dir, settings)).await?;
         let is_served = !settings.serve.listen.is_empty();

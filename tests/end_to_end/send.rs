@@ -8,13 +8,13 @@ use crate::harness::mail_client::{Smtp, mailbox, message};
 use crate::harness::program::{Demo, Port, free_port};
 use crate::harness::remote_host::{Manner, RemoteHost};
 
-const FIRST: [u8; 4] = [127, 0, 0, 11];
+pub(super) const FIRST: [u8; 4] = [127, 0, 0, 11];
 const SECOND: [u8; 4] = [127, 0, 0, 12];
 
 /// A demo whose world has one other domain, `remote.test`, with two mail hosts on one port.
-struct World {
-    demo: Demo,
-    port: u16,
+pub(super) struct World {
+    pub(super) demo: Demo,
+    pub(super) port: u16,
     _dns: Dns,
 }
 
@@ -22,7 +22,7 @@ fn world() -> World {
     world_with(&[])
 }
 
-fn world_with(settings: &[(&str, &str)]) -> World {
+pub(super) fn world_with(settings: &[(&str, &str)]) -> World {
     let zone = Zone::new().mx("remote.test", 10, "mx1.remote.test").mx("remote.test", 20, "mx2.remote.test");
     let dns = zone.a("mx1.remote.test", FIRST).a("mx2.remote.test", SECOND).serve();
     let port = free_port();
@@ -33,12 +33,12 @@ fn world_with(settings: &[(&str, &str)]) -> World {
     World { demo: Demo::with(&environment), port, _dns: dns }
 }
 
-fn submit(demo: &Demo, to: &[&str], text: &str) {
+pub(super) fn submit(demo: &Demo, to: &[&str], text: &str) {
     let reply = Smtp::submit(demo, "alice@demo.test", "demo").deliver("alice@demo.test", to, text);
     assert_eq!(reply.code, 250, "{reply:?}");
 }
 
-fn queue(demo: &Demo) -> Vec<Value> {
+pub(super) fn queue(demo: &Demo) -> Vec<Value> {
     demo.json(&["queue", "list"]).as_array().cloned().unwrap_or_default()
 }
 

@@ -20,7 +20,7 @@ use super::{
     Atomic, Embedded, FoundationDb, Isolation, Kv, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, RangeRequest, Versionstamp,
 };
 use crate::error::Error;
-use foundationdb::{Cluster, Redundancy};
+use foundationdb::Cluster;
 
 use Isolation::{Serializable, Snapshot};
 
@@ -69,7 +69,7 @@ async fn fdb_cluster() -> Rig<FoundationDb> {
     let cluster = {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let started = Arc::new(Cluster::start(Redundancy::Single).expect("a FoundationDB cluster"));
+            let started = Arc::new(Cluster::start(1).expect("a FoundationDB cluster"));
             *shared = Arc::downgrade(&started);
             started
         })
