@@ -16,7 +16,7 @@ use crate::blob::object::ObjectId;
 use crate::blob::segment::SegmentNumber;
 use crate::shard::ShardId;
 
-pub use describe::{Place, describe, place};
+pub use describe::{Place, describe, is_sealed, place};
 pub use part::{KeyParts, after};
 
 /// Who may write a row, and how.
@@ -85,9 +85,9 @@ subspaces! {
     Node = 0x4c, Inserted;        // incarnation -> name, formats that it reads, heartbeat
     Gate = 0x4d, Inserted;        // -> level: the format that every node reads
     Lost = 0x4e, Inserted;        // a whole key -> its row as it was, which a repair could not read
+    InsertedChunk = 0x4f, Inserted; // a whole key, number -> octets of a split value
     BlobLarge = 0x50, Inserted;   // blob -> nothing: bodies that wait to go to the object store
     BlobObject = 0x51, Inserted;  // time, object -> nothing, or that it is to go: objects that no blob has
-    InsertedChunk = 0x4f, Inserted; // a whole key, number -> octets of a split value
 
     Counter = 0x60, Commutative;  // name -> count
     QueueCount = 0x61, Commutative; // destination -> number of work rows
@@ -96,14 +96,6 @@ subspaces! {
 
 /// First octet of every owned key; the shard follows.
 const OWNED: u8 = 0x10;
-
-/// First octets of commutative keys: rows moved by atomic operations, which therefore cannot be sealed.
-const COMMUTATIVE: std::ops::RangeInclusive<u8> = 0x60..=0x6f;
-
-/// Whether the row of a key carries a seal (`seal`).
-pub fn is_sealed(key: &[u8]) -> bool {
-    key.first().is_none_or(|first| !COMMUTATIVE.contains(first))
-}
 
 /// Whether a key lies in the range of a shard.
 pub(crate) fn is_owned(key: &[u8]) -> bool {

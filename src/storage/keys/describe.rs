@@ -322,6 +322,14 @@ fn noun(subspace: Subspace) -> &'static str {
     }
 }
 
+/// First octets of commutative keys: rows moved by atomic operations, which therefore cannot be sealed.
+const COMMUTATIVE: std::ops::RangeInclusive<u8> = 0x60..=0x6f;
+
+/// Whether the row of a key carries a seal (`seal`).
+pub fn is_sealed(key: &[u8]) -> bool {
+    key.first().is_none_or(|first| !COMMUTATIVE.contains(first))
+}
+
 #[cfg(test)]
 mod tests {
     use posthouse_mail::{ModSeq, Uid, UnixMillis};
