@@ -1,7 +1,7 @@
 //! CPU time of a process and all that it started, counted by the kernel: a group of `cpuacct` (v1) or of the unified tree (v2).
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,8 +22,8 @@ impl CpuGroup {
         Ok(Self { dir, unified })
     }
 
-    /// Starts a command inside the group.
-    pub fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {
+    /// Starts a command inside the group; where its standard error goes, no command can be asked.
+    pub fn spawn(&self, command: &mut Command, errors: Stdio) -> anyhow::Result<Child> {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg("echo $$ > \"$0\"/cgroup.procs && exec \"$@\"").arg(&self.dir);
         shell.arg(command.get_program()).args(command.get_args());
@@ -36,7 +36,7 @@ impl CpuGroup {
         if let Some(dir) = command.get_current_dir() {
             shell.current_dir(dir);
         }
-        shell.stdin(std::process::Stdio::null());
+        shell.stdin(Stdio::null()).stderr(errors);
         shell.spawn().with_context(|| format!("{:?}", command.get_program()))
     }
 

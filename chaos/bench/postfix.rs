@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -36,9 +36,11 @@ impl Postfix {
         lay_postfix(lab)?;
         let group = CpuGroup::new("postfix")?;
         let peer = Self { lab: lab.to_owned(), group };
-        peer.group.spawn(Command::new("dovecot").arg("-c").arg(lab.join("dovecot.conf")))?.wait()?;
-        let started =
-            peer.group.spawn(Command::new("postfix").arg("-c").arg(lab.join("pf/etc")).arg("start"))?.wait()?;
+        let (mut dovecot, mut postfix) = (Command::new("dovecot"), Command::new("postfix"));
+        dovecot.arg("-c").arg(lab.join("dovecot.conf"));
+        peer.group.spawn(&mut dovecot, Stdio::inherit())?.wait()?;
+        postfix.arg("-c").arg(lab.join("pf/etc")).arg("start");
+        let started = peer.group.spawn(&mut postfix, Stdio::inherit())?.wait()?;
         ensure!(started.success(), "postfix did not start; see {}", lab.join("postfix.log").display());
         wait_for_port(ADDRESS)?;
         Ok(peer)

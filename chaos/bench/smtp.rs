@@ -129,8 +129,8 @@ impl Posthouse {
         // The peer runs without DNS and judges no sender.
         command.env("POSTHOUSE_FILTER__SPF", "false").env("POSTHOUSE_FILTER__DMARC", "false");
         // Every message is logged, as the peer logs them.
-        command.stderr(File::create(dir.with_extension("log"))?);
-        let child = group.spawn(&mut command)?;
+        let log = File::create(dir.with_extension("log"))?;
+        let child = group.spawn(&mut command, log.into())?;
         let server = Self { child, group, offset: arguments.port_offset };
         wait_for_port(&server.smtp())?;
         Ok(server)
