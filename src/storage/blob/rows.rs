@@ -41,19 +41,7 @@ impl Rows {
 
     /// Writes the frames of a stage from number `first` on, durably.
     pub(crate) async fn put(&self, stage: Stage, first: u32, frames: &[Bytes]) -> Result<(), Error> {
-        let written = transact(&self.engine, self.retry, |txn| {
-            Box::pin(async move {
-                match first {
-                    0 => txn.set(&keys::blob_stage(stage.at, &stage.id), &[]),
-                    _ => expect_open(txn, stage).await?,
-                }
-                for (number, frame) in (first..).zip(frames) {
-                    txn.set(&keys::blob_chunk(&stage.id, number), frame);
-                }
-                Ok(())
-            })
-        });
-        written.await
+        transact(&self.engine, self.retry, |txn| Box::pin(put_in(txn, stage, first, frames))).await
     }
 
     /// The first frames from `from` on and before `end`: as many as a page holds.
@@ -73,6 +61,23 @@ impl Rows {
         }
         Ok(frames)
     }
+}
+
+async fn put_in(txn: &mut Transaction<'_>, stage: Stage, first: u32, frames: &[Bytes]) -> Result<(), Error> {
+    match first {
+        0 => {
+            let row = keys::blob_stage(stage.at, &stage.id);
+            // A commit of unknown outcome may still be on its way when it is repeated. Were it blind, it could come last and
+            // put the row back beside a blob that has these chunks by then; the sweeper would take them from it.
+            txn.add_read_conflict(&row, &keys::after(&row));
+            txn.set(&row, &[]);
+        }
+        _ => expect_open(txn, stage).await?,
+    }
+    for (number, frame) in (first..).zip(frames) {
+        txn.set(&keys::blob_chunk(&stage.id, number), frame);
+    }
+    Ok(())
 }
 
 pub(crate) fn damaged(stage: &StageId, number: u32, reason: &str) -> Error {
@@ -98,4 +103,31 @@ async fn expect_open(txn: &mut Transaction<'_>, stage: Stage) -> Result<(), Erro
 pub(crate) fn clear(txn: &mut Transaction<'_>, stage: &StageId) {
     let chunks = keys::blob_chunks(stage);
     txn.clear_range(&chunks.begin, &chunks.end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Embedded, Isolation, KvTxn as _};
+
+    const STAGE: Stage = Stage { id: StageId::new([7; 16]), at: UnixMillis(1) };
+
+    #[tokio::test]
+    async fn a_late_first_write_does_not_put_a_stage_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = Embedded::open(dir.path(), &posthouse_conf::Storage::default()).await.expect("an engine");
+        let engine = Engine::Embedded(engine);
+        let retry = Retry { tries_max: 3, timeout: std::time::Duration::from_secs(20) };
+        let rows = Rows::new(engine.clone(), retry);
+        let frames = [Bytes::from_static(b"frame")];
+        // Its commit is under way, and its caller gave up waiting.
+        let mut late = engine.begin();
+        late.read_version().await.expect("a version");
+        let mut late = Transaction::new(late);
+        put_in(&mut late, STAGE, 0, &frames).await.expect("buffered");
+        rows.put(STAGE, 0, &frames).await.expect("the repeat");
+        transact(&engine, retry, |txn| Box::pin(adopt(txn, STAGE))).await.expect("adopted");
+        assert_eq!(late.commit().await.map(drop), Err(Error::Conflict));
+        assert_eq!(engine.begin().get(&keys::blob_stage(STAGE.at, &STAGE.id), Isolation::Snapshot).await, Ok(None));
+    }
 }
