@@ -40,6 +40,13 @@ fn program(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// What the server calls itself.
+pub fn version() -> Result<String> {
+    let output = Command::new(program("fdbserver")?).arg("--version").stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
 fn find(variable: &str, own: Option<PathBuf>, places: &[&str]) -> Result<PathBuf> {
     let candidates = own.map_or_else(|| places.iter().map(PathBuf::from).collect(), |path| vec![path]);
     let missing = || {
@@ -92,6 +99,8 @@ impl Cluster {
         // Each counts as a machine of its own, else nothing could be kept twice.
         command.args([format!("--locality-machineid=m{number}"), format!("--locality-zoneid=z{number}")]);
         command.args(["--memory", "4GiB", "--cache-memory", "256MiB"]);
+        // It ends with us, also when we are killed.
+        command.arg("--parentpid").arg(std::process::id().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.servers[number].child = Some(command.spawn()?);
         Ok(())

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use posthouse_storage::{Store, check};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::store_kill::{Load, Verified, note, read_messages};
 use super::store_load::cluster_settings;
-use crate::foundationdb::Cluster;
+use crate::foundationdb::{self, Cluster};
 use crate::oracle::Ledger;
 
 #[derive(clap::Args)]
@@ -36,25 +36,41 @@ const HEAL_MAX: Duration = Duration::from_secs(180);
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
-    println!("fdb-kill: seed {seed}, {} kills", arguments.kills);
+    let version = foundationdb::version()?;
+    println!("fdb-kill: seed {seed}, {} kills of {version}", arguments.kills);
     let mut cluster = Cluster::start(SERVERS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut random = StdRng::seed_from_u64(seed);
-    let mut tally = Tally::default();
+    let (mut tally, mut verified) = (Tally::default(), Verified::new());
     let mut done = 0;
     while done < arguments.kills {
         let kills = KILLS_PER_ROUND.min(arguments.kills - done);
         tally.round(&mut cluster, (seed, done), kills, &mut random)?;
         done += kills;
-        runtime.block_on(judge(&cluster.cluster_file(), &tally.ledger))?;
-        let counts = tally.ledger.counts();
+        if done == arguments.kills {
+            // In the end everything is read once more.
+            verified.clear();
+        }
+        let begun = Instant::now();
+        runtime.block_on(judge(&cluster.cluster_file(), &tally.ledger, &mut verified))?;
         println!(
-            "{done} kills: {counts:?}, longest pause {:.1} s, {} faults told",
-            tally.pause.as_secs_f64(),
-            tally.faults
+            "after {done} kills: {:?}, {} there; judged in {:.1} s",
+            tally.ledger.counts(),
+            verified.len(),
+            begun.elapsed().as_secs_f64()
         );
     }
-    println!("fdb-kill: {done} kills; lost 0, doubled 0, damaged 0, half 0; seed {seed}");
+    let counts = tally.ledger.counts();
+    println!(
+        "fdb-kill: {done} kills, {} tried, {} acknowledged, {} unanswered, {} removed; lost 0, doubled 0, damaged 0, half 0; \
+         longest pause {:.1} s, {} faults told; {version}; seed {seed}",
+        counts.tried,
+        counts.acknowledged,
+        counts.unanswered,
+        counts.removed,
+        tally.pause.as_secs_f64(),
+        tally.faults
+    );
     Ok(())
 }
 
@@ -62,6 +78,8 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
 #[derive(Default)]
 struct Tally {
     ledger: Ledger,
+    /// The latest acknowledgement.
+    last: Option<Instant>,
     /// The longest time without an acknowledgement.
     pause: Duration,
     /// Errors that a caller was told.
@@ -81,26 +99,52 @@ impl Tally {
         command.arg("--cluster-file").arg(cluster.cluster_file()).arg("--dir").arg(node_dir(&cluster.cluster_file()));
         let load = Load::start(command)?;
         load.ready()?;
-        let begun = Instant::now();
-        for _ in 0..kills {
+        self.last = Some(Instant::now());
+        for number in 1..=kills {
             let server = random.random_range(0..SERVERS);
             std::thread::sleep(Duration::from_millis(random.random_range(200..2000)));
             cluster.kill_server(server)?;
+            let killed = Instant::now();
             std::thread::sleep(Duration::from_millis(random.random_range(0..4000)));
             cluster.start_server(server)?;
+            let away = killed.elapsed();
+            self.hear_until_served(&load, Instant::now())?;
+            let served = killed.elapsed();
             wait_until_healthy(cluster)?;
+            println!(
+                "kill {}: server {server} away for {:.1} s, mail is kept after {:.1} s, rows are whole after {:.1} s; \
+                 {} acknowledged, longest pause {:.1} s, {} faults told",
+                name.1 + number,
+                away.as_secs_f64(),
+                served.as_secs_f64(),
+                killed.elapsed().as_secs_f64(),
+                self.ledger.counts().acknowledged,
+                self.pause.as_secs_f64(),
+                self.faults
+            );
         }
-        let mut last = begun;
-        for (at, line) in load.end(|child| Ok(child.kill()?))? {
-            if line.starts_with("ack ") {
-                self.pause = self.pause.max(at - last);
-                last = at;
-            }
-            self.faults += usize::from(line.starts_with("fault "));
-            note(&line, &mut self.ledger)?;
+        for line in load.end(|child| Ok(child.kill()?))? {
+            self.hear(line)?;
         }
-        ensure!(last > begun, "nothing was acknowledged");
         Ok(())
+    }
+
+    /// Notes what the load says until it said after `since` that something is kept.
+    fn hear_until_served(&mut self, load: &Load, since: Instant) -> anyhow::Result<()> {
+        while self.last.is_none_or(|last| last < since) {
+            let line = load.next(HEAL_MAX).context("nothing is acknowledged any more")?;
+            self.hear(line)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, (at, line): (Instant, String)) -> anyhow::Result<()> {
+        if line.starts_with("ack ") {
+            self.pause = self.pause.max(self.last.map_or(Duration::ZERO, |last| at - last));
+            self.last = Some(at);
+        }
+        self.faults += usize::from(line.starts_with("fault "));
+        note(&line, &mut self.ledger)
     }
 }
 
@@ -122,9 +166,9 @@ fn wait_until_healthy(cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-async fn judge(cluster_file: &Path, ledger: &Ledger) -> anyhow::Result<()> {
+async fn judge(cluster_file: &Path, ledger: &Ledger, verified: &mut Verified) -> anyhow::Result<()> {
     let store = Store::open(&node_dir(cluster_file), &cluster_settings(cluster_file)?).await?;
-    let found = read_messages(&store, &mut Verified::new()).await?;
+    let found = read_messages(&store, verified).await?;
     let violations = ledger.judge(&found);
     for violation in &violations {
         println!("{violation}");

@@ -131,7 +131,12 @@ impl Load {
         Ok(())
     }
 
-    /// Ends it and returns what it said since it was ready, with the time of each line.
+    /// The next line that it says; `None` when it says nothing for so long, or never will again.
+    pub(super) fn next(&self, wait: Duration) -> Option<(Instant, String)> {
+        self.lines.recv_timeout(wait).ok()
+    }
+
+    /// Ends it and returns what it said and nobody heard yet, with the time of each line.
     pub(super) fn end(
         mut self,
         end: impl FnOnce(&mut Child) -> anyhow::Result<()>,

@@ -56,8 +56,16 @@ pub fn cluster_settings(cluster_file: &Path) -> anyhow::Result<posthouse_conf::S
         library: crate::foundationdb::client_library()?,
         ..Default::default()
     };
-    let engine = posthouse_conf::storage::Engine::FoundationDb;
-    Ok(posthouse_conf::Storage { engine, foundationdb, ..Default::default() })
+    Ok(posthouse_conf::Storage {
+        engine: posthouse_conf::storage::Engine::FoundationDb,
+        foundationdb,
+        // Bodies are freed under the others' feet, and so are stages of a load that was killed, long after it.
+        blob_retention: posthouse_conf::Span::ms(500),
+        staged_ttl: posthouse_conf::Span::secs(60),
+        // Each load and each judge waits so long for the heart of the load that was killed.
+        owner_lease: posthouse_conf::Span::secs(4),
+        ..Default::default()
+    })
 }
 
 pub fn now() -> UnixMillis {
@@ -101,6 +109,7 @@ pub async fn stage(store: &Store, body: &[u8]) -> Result<StagedBody, Error> {
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let is_cluster = arguments.cluster_file.is_some();
         let settings = arguments.cluster_file.as_deref().map_or_else(|| Ok(settings()), cluster_settings)?;
         let store = Store::open(&arguments.dir, &settings).await?;
         let inboxes = make_accounts(&store, ACCOUNTS).await?;
@@ -117,16 +126,19 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
                 random: StdRng::seed_from_u64(seed),
                 tries: 0,
                 kept: Vec::new(),
+                // A cluster is judged message by message over its connections.
+                kept_max: if is_cluster { 100 } else { usize::MAX },
                 // A cluster that loses a server may be away for some seconds; a local store may not.
-                faults: if arguments.cluster_file.is_some() { Faults::Pass } else { Faults::Fail },
+                faults: if is_cluster { Faults::Pass } else { Faults::Fail },
             };
             tokio::spawn(owner.work());
         }
         loop {
-            // As if days had passed, so that released bodies are freed under the others' feet.
-            let later = UnixMillis(now().0 + 3 * 24 * 3_600_000);
+            // As if days had passed, so that released bodies are freed under the others' feet. In a cluster that would take
+            // the stages of bodies that are just being written.
+            let later = UnixMillis(now().0 + if is_cluster { 0 } else { 3 * 24 * 3_600_000 });
             match store.sweep(later).await {
-                Err(error) if arguments.cluster_file.is_some() && error.failure().try_again => {}
+                Err(error) if is_cluster && error.failure().try_again => {}
                 outcome => drop(outcome?),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -137,8 +149,11 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
 /// One line in one write: the parent reads whole lines or none.
 fn say(line: &str) {
     let line = format!("{line}\n");
-    // A parent that is gone has no use for us either.
-    let _ = std::io::stdout().lock().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
+    let said = std::io::stdout().lock().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
+    if said.is_err() {
+        // A parent that is gone has no use for us either.
+        std::process::exit(1);
+    }
 }
 
 /// The one writer of an account.
@@ -151,6 +166,8 @@ struct Owner {
     random: StdRng,
     tries: u32,
     kept: Vec<(Uid, String)>,
+    /// Above this more is removed than delivered.
+    kept_max: usize,
     faults: Faults,
 }
 
@@ -167,6 +184,7 @@ impl Owner {
         loop {
             let step = match self.random.random_range(0..6) {
                 0 => self.remove_some().await,
+                1 | 2 if self.kept.len() > self.kept_max => self.remove_some().await,
                 _ => self.deliver_some().await,
             };
             match step {
@@ -257,7 +275,8 @@ impl Owner {
 
     async fn remove_some(&mut self) -> anyhow::Result<()> {
         let mut leaving = Vec::new();
-        for _ in 0..self.random.random_range(1..4) {
+        let most = if self.kept.len() > self.kept_max { 20 } else { 4 };
+        for _ in 0..self.random.random_range(1..most) {
             if !self.kept.is_empty() {
                 leaving.push(self.kept.swap_remove(self.random.random_range(0..self.kept.len())));
             }

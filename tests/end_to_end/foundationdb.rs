@@ -21,6 +21,7 @@ fn the_program_links_no_foundationdb() {
 #[test]
 #[ignore = "needs a FoundationDB server"]
 fn fdb_mail_goes_in_and_out_and_survives_kills() {
+    println!("{}", cluster::version().expect("FoundationDB's server"));
     let mut cluster = cluster::Cluster::start(1).expect("a FoundationDB cluster");
     let (file, library) = (cluster.cluster_file(), cluster::client_library().expect("FoundationDB's client library"));
     let mut world = world_with(&[

@@ -69,6 +69,7 @@ async fn fdb_cluster() -> Rig<FoundationDb> {
     let cluster = {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
+            println!("{}", foundationdb::version().expect("FoundationDB's server"));
             let started = Arc::new(Cluster::start(1).expect("a FoundationDB cluster"));
             *shared = Arc::downgrade(&started);
             started
