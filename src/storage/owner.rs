@@ -120,7 +120,10 @@ impl Ownership {
             } else if let Claim::After(lease) = claim {
                 sleep(lease / BEATS).await;
             }
+            let asked = Instant::now();
             let now = transact(engine, retry, |txn| Box::pin(look(txn))).await?;
+            // While the store itself is away its owner can't beat either.
+            since += asked.elapsed();
             match (&now.0, &seen.0) {
                 (Some(owner), Some(before)) if owner == before && now.1 != seen.1 => {
                     return Err(Error::Owned { by: owner.process.clone() });

@@ -158,6 +158,10 @@ impl Raw {
     async fn ask(&mut self, call: Call) -> Answer {
         let request = Request { id: 1, call: Some(call) };
         self.0.send(Bytes::from(request.encode_to_vec())).await.expect("sent");
+        self.next().await
+    }
+
+    async fn next(&mut self) -> Answer {
         let frame = self.0.next().await.expect("an answer").expect("a frame");
         Response::decode(frame).expect("a response").answer.expect("an answer")
     }
@@ -246,6 +250,20 @@ async fn each_bound_of_the_server_is_refused_by_name() {
     let _more = [Raw::greeted(&server).await, Raw::greeted(&server).await];
     let mut fourth = Raw::connect(&server);
     assert!(fourth.0.next().await.is_none(), "connections_max");
+}
+
+#[tokio::test]
+async fn a_watch_that_fired_makes_room_for_the_next() {
+    let (server, ..) = server().await;
+    let mut raw = Raw::greeted(&server).await;
+    let watch = |key: &'static str| Call::Watch(super::protocol::Watch { key: Bytes::from(key) });
+    for counter in 1..4 {
+        let asked = Request { id: 2, call: Some(watch("sum")) };
+        raw.0.send(Bytes::from(asked.encode_to_vec())).await.expect("sent");
+        let answers = [raw.ask(add(counter, false, None)).await, raw.next().await];
+        assert!(answers.iter().any(|answer| matches!(answer, Answer::Fired(_))), "{answers:?}");
+        assert!(answers.iter().any(|answer| matches!(answer, Answer::Committed(_))), "{answers:?}");
+    }
 }
 
 #[tokio::test]

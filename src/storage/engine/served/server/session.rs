@@ -159,7 +159,7 @@ impl Session {
                     let place = self.place(&call).await?;
                     self.start(id, call, place);
                 }
-                None => self.fail(id, Error::Unavailable("the server does not know this request".to_owned())),
+                None => self.fail(id, Error::Unavailable("the server does not know this request".to_owned())).await,
             }
         }
         Ok(())
@@ -203,16 +203,17 @@ impl Session {
 
     /// Registers before anything that came later on this connection is read, so that no change slips between.
     async fn watch(&mut self, id: u64, key: &[u8]) {
-        if self.watches.len() >= self.prune_at {
+        let max = self.shared.settings.watches_max;
+        if self.watches.len() >= self.prune_at.min(max) {
             self.watches.retain(|_, watch| !watch.is_finished());
             self.prune_at = (2 * self.watches.len()).max(PRUNE_MIN);
         }
-        if self.watches.len() >= self.shared.settings.watches_max {
-            return self.fail(id, Error::Unavailable("storage.serve.watches_max keys are watched".to_owned()));
+        if self.watches.len() >= max {
+            return self.fail(id, Error::Unavailable("storage.serve.watches_max keys are watched".to_owned())).await;
         }
         let fired = match self.shared.engine.watch(key).await {
             Ok(fired) => fired,
-            Err(error) => return self.fail(id, error),
+            Err(error) => return self.fail(id, error).await,
         };
         let answers = self.answers.clone();
         let task = self.tasks.spawn(async move {
@@ -222,11 +223,9 @@ impl Session {
         self.watches.insert(id, task);
     }
 
-    fn fail(&mut self, id: u64, error: Error) {
-        let answers = self.answers.clone();
-        self.tasks.spawn(async move {
-            let _ = answers.send(respond(id, Err(error))).await;
-        });
+    /// Nothing more is read until the answer has its place with the writer.
+    async fn fail(&self, id: u64, error: Error) {
+        let _ = self.answers.send(respond(id, Err(error))).await;
     }
 }
 
