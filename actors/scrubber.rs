@@ -20,6 +20,15 @@ pub struct ScrubberArguments {
     pub store: Store,
     /// Between looks at the segments.
     pub interval: Duration,
+    pub duty: Duty,
+}
+
+/// What a scrubber takes care of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    All,
+    /// Segments alone: the node that owns the mail has no way to the files, and does the rest.
+    Segments,
 }
 
 /// Starts the scrubber of a node under `supervisor`.
@@ -80,6 +89,12 @@ impl Actor for ScrubberActor {
 async fn scrub(state: &ScrubberArguments) -> bool {
     if let Err(error) = state.store.rewrite_segments().await {
         emit(SweepFailed { what: "segments", reason: error.to_string() });
+    }
+    if state.duty == Duty::Segments {
+        if let Err(error) = state.store.remove_dead_segments().await {
+            emit(SweepFailed { what: "segments", reason: error.to_string() });
+        }
+        return false;
     }
     if let Err(error) = state.store.move_large(clock::now()).await {
         emit(SweepFailed { what: "large bodies", reason: error.to_string() });

@@ -20,6 +20,7 @@ use crate::queue::Queues;
 use crate::queue::bounce::Reports;
 use crate::queue::services::{Busy, QueueServices};
 use crate::relay::SmtpCourier;
+use crate::scrubber::Duty;
 use crate::session::Protocol;
 use crate::session::imap::ImapServices;
 use crate::session::pop3::Pop3Services;
@@ -39,6 +40,7 @@ pub(super) async fn open(services: &Arc<Services>, root: &ActorRef<RootMsg>, adm
     let metrics = bind(services, &services.settings.listen.metrics)?;
     store_link::serve(services).await?;
     if services.settings.storage.serve.dedicated {
+        start_scrubber(services, root, Duty::Segments).await?;
         start_admin(root, admin).await?;
         return serve_all_metrics(services, metrics);
     }
@@ -187,14 +189,18 @@ async fn start_keeping(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin
     });
     adopt(root, "sweeper", "store".to_owned(), start).await.map_err(StartError::actor("the sweeper"))?;
 
+    start_scrubber(services, root, Duty::All).await?;
+    start_admin(root, admin).await
+}
+
+async fn start_scrubber(services: &Arc<Services>, root: &ActorRef<RootMsg>, duty: Duty) -> Result<(), StartError> {
     let started = services.clone();
     let start: StartChild = Arc::new(move |supervisor: ActorCell| {
         let interval = started.settings.storage.sweep_interval.get();
-        let arguments = scrubber::ScrubberArguments { store: started.store.clone(), interval };
+        let arguments = scrubber::ScrubberArguments { store: started.store.clone(), interval, duty };
         async move { Ok(scrubber::start(arguments, supervisor).await?.get_id()) }.boxed()
     });
-    adopt(root, "scrubber", "store".to_owned(), start).await.map_err(StartError::actor("the scrubber"))?;
-    start_admin(root, admin).await
+    adopt(root, "scrubber", "store".to_owned(), start).await.map_err(StartError::actor("the scrubber"))
 }
 
 async fn start_admin(root: &ActorRef<RootMsg>, admin: Admin) -> Result<(), StartError> {

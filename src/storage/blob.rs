@@ -42,7 +42,7 @@ mod writer;
 
 use key_ring::KeyRing;
 use object::Objects;
-use place::{Offer, Place};
+use place::Place;
 use rotation::Keys;
 use row::BlobRow;
 use rows::Rows;
@@ -76,12 +76,9 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    pub(crate) fn new(offer: Offer, rows: Rows, objects: Option<Objects>, keys: Keys, settings: &Settings) -> Self {
+    pub(crate) fn new(place: Place, rows: Rows, objects: Option<Objects>, keys: Keys, settings: &Settings) -> Self {
         Self {
-            place: match offer {
-                Offer::Segments(segments) => Place::Segments(segments),
-                Offer::Rows => Place::Rows,
-            },
+            place,
             engine: rows.engine.clone(),
             rows,
             objects,

@@ -16,7 +16,7 @@ use rand::Rng as _;
 
 use crate::blob::key_file::{self, KeyId};
 use crate::blob::object::Objects;
-use crate::blob::place::{Offer, Place};
+use crate::blob::place::Place;
 use crate::blob::rewrite::{self, RewriteReport};
 use crate::blob::rotation;
 use crate::blob::rows::Rows;
@@ -26,7 +26,7 @@ use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::tier::{self, TierReport};
 use crate::blob::{Blobs, BodyWriter};
 use crate::engine::served::{Connector, Served, Server};
-use crate::engine::{Embedded, Engine, FoundationDb, Kv, RangeRequest, Watch};
+use crate::engine::{Embedded, Engine, FoundationDb, Kv, Watch};
 use crate::error::{Error, from_io};
 use crate::gate;
 use crate::keys;
@@ -57,22 +57,22 @@ impl Store {
     /// Opens the directory, creating it where it is absent, and takes its lock; or the cluster that the settings name, and
     /// becomes its owner; then the directory only holds the key file.
     pub async fn open(dir: &Path, settings: &Settings) -> Result<Self, Error> {
-        let (engine, offer) = match settings.engine {
+        let (engine, place) = match settings.engine {
             Choice::Embedded => {
                 let engine = Embedded::open(dir, settings).await?;
                 let segments = engine.segments();
-                (Engine::Embedded(engine), Offer::Segments(segments))
+                (Engine::Embedded(engine), Place::Segments(segments))
             }
             Choice::Served => return Err(Error::Invalid("the engine `served` has no directory of its own")),
             Choice::FoundationDb => {
                 let made = tokio::fs::create_dir_all(dir).await;
                 made.map_err(|error| from_io(&error, "making the data directory"))?;
                 let engine = FoundationDb::open(&settings.foundationdb).await?;
-                let store = Self::on(Engine::FoundationDb(engine), Offer::Rows, (dir, settings)).await?;
+                let store = Self::on(Engine::FoundationDb(engine), Place::Rows, (dir, settings)).await?;
                 return store.owned(Claim::After(settings.owner_lease.get())).await;
             }
         };
-        let store = Self::on(engine, offer, (dir, settings)).await?;
+        let store = Self::on(engine, place, (dir, settings)).await?;
         let is_served = !settings.serve.listen.is_empty();
         match settings.serve.dedicated {
             // Its client owns the mail.
@@ -86,11 +86,8 @@ impl Store {
 
     /// Opens the store that another node serves, and becomes its owner. The folder is this node's own, for its key file.
     pub async fn connect(connector: Box<dyn Connector>, dir: &Path, settings: &Settings) -> Result<Self, Error> {
-        let engine = Engine::Served(Served::open(connector, &settings.served).await?);
-        let store = Self::on(engine, Offer::Rows, (dir, settings)).await?;
-        if transact(&store.engine, store.retry, |txn| Box::pin(has_segments(txn))).await? {
-            return Err(Error::Invalid("bodies of this store lie in files of its own node, where no other reads them"));
-        }
+        let served = Served::open(connector, &settings.served).await?;
+        let store = Self::on(Engine::Served(served.clone()), Place::Served(served), (dir, settings)).await?;
         store.owned(Claim::After(settings.owner_lease.get())).await
     }
 
@@ -122,7 +119,7 @@ impl Store {
     }
 
     /// The store on an open engine, its bodies where that keeps them. The folder is this node's own, for its files.
-    pub(crate) async fn on(engine: Engine, offer: Offer, (dir, settings): (&Path, &Settings)) -> Result<Self, Error> {
+    pub(crate) async fn on(engine: Engine, place: Place, (dir, settings): (&Path, &Settings)) -> Result<Self, Error> {
         let objects = match Objects::configured(&settings.object_store) {
             Ok(objects) => objects,
             Err(error) => {
@@ -130,13 +127,13 @@ impl Store {
                 return Err(error);
             }
         };
-        Self::with(engine, offer, objects, (dir, settings)).await
+        Self::with(engine, place, objects, (dir, settings)).await
     }
 
     /// As `on`, with this object store.
     pub(crate) async fn with(
         engine: Engine,
-        offer: Offer,
+        place: Place,
         objects: Option<Objects>,
         (dir, settings): (&Path, &Settings),
     ) -> Result<Self, Error> {
@@ -149,7 +146,7 @@ impl Store {
                 return Err(error);
             }
         };
-        let blobs = Arc::new(Blobs::new(offer, Rows::new(engine.clone(), retry), objects, keys, settings));
+        let blobs = Arc::new(Blobs::new(place, Rows::new(engine.clone(), retry), objects, keys, settings));
         let format = Arc::new(AtomicU8::new(gate::FORMAT_SURE));
         Ok(Self { engine, blobs, retry, format, owner: None })
     }
@@ -210,8 +207,14 @@ impl Store {
     pub async fn rewrite_segments(&self) -> Result<RewriteReport, Error> {
         match &self.blobs.place {
             Place::Segments(segments) => rewrite::run(self, &self.blobs, segments).await,
-            Place::Rows => Ok(RewriteReport::default()),
+            Place::Rows | Place::Served(_) => Ok(RewriteReport::default()),
         }
+    }
+
+    /// Removes the segment files in which nothing lives any more; how many, and their octets. A sweep does it too, but that of a
+    /// client can't.
+    pub async fn remove_dead_segments(&self) -> Result<(usize, u64), Error> {
+        Sweeper::new(self, &self.blobs).unlink_dead().await
     }
 
     /// Brings large bodies to the object store, if one is configured: see `blob::tier`.
@@ -286,13 +289,6 @@ async fn close(engine: &Engine) -> Result<(), Error> {
             Ok(())
         }
     }
-}
-
-/// Whether bodies lie in segment files.
-async fn has_segments(txn: &mut Transaction<'_>) -> Result<bool, Error> {
-    let segments = keys::segments();
-    let first = RangeRequest::new(&segments.begin, &segments.end).limit(1);
-    Ok(!txn.range(first).await?.rows.is_empty())
 }
 
 /// See `Store::transact`.

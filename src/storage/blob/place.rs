@@ -2,6 +2,7 @@
 //!
 //! Every place holds the same frames, so that what a body is (compressed, checked, read in parts) does not depend on it.
 
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,25 +15,21 @@ use super::frame::{self, CONTENT_MAX, FRAME_MAX, FrameId};
 use super::row::{BlobRow, InObject, Placed};
 use super::rows;
 use super::segment::Segments;
+use crate::engine::served::{Fetch, Served};
 use crate::error::Error;
 
 /// Octets of an object fetched at once.
 const FETCH: u64 = 4 << 20;
 
-/// Where new bodies go.
+/// Where new bodies go, and where those that lie in segments are found.
 #[derive(Clone)]
 pub(crate) enum Place {
     /// Files beside the embedded engine's index.
     Segments(Arc<Segments>),
     /// Rows of the engine itself.
     Rows,
-}
-
-/// What an engine offers to its bodies.
-pub(crate) enum Offer {
-    Segments(Arc<Segments>),
-    /// It keeps rows only.
-    Rows,
+    /// Rows of the engine itself; segments, if there are any, lie with the node that serves it.
+    Served(Served),
 }
 
 /// The part of a content that the frames read so far hold.
@@ -87,11 +84,14 @@ impl Blobs {
         if row.chunks > 0 {
             return self.read_rows(row, key, part).await;
         }
-        let Place::Segments(segments) = &self.place else {
-            return Err(Error::Unavailable("the body lies in segments, which this node does not have".to_owned()));
-        };
-        let (segments, row) = (segments.clone(), row.clone());
-        self.blocking(move || read_segments(&segments, &row, &key, part)).await
+        match &self.place {
+            Place::Segments(segments) => {
+                let (segments, row) = (segments.clone(), row.clone());
+                self.blocking(move || read_segments(&segments, &row, &key, part)).await
+            }
+            Place::Served(served) => self.read_served(served, row, key, part).await,
+            Place::Rows => Err(no_segments()),
+        }
     }
 
     async fn read_object(&self, row: &BlobRow, key: DataKey, mut part: Part) -> Result<Bytes, Error> {
@@ -115,6 +115,24 @@ impl Blobs {
                     let content = frame::decode(&frame, FrameId { stage, index }, &key);
                     let place = |reason| Error::Corrupt(format!("frame {index} of object {object}: {reason}"));
                     part.add(index, &content.map_err(place)?);
+                }
+                Ok(part)
+            };
+            part = self.blocking(expand).await?;
+        }
+        part.finish()
+    }
+
+    async fn read_served(&self, served: &Served, row: &BlobRow, key: DataKey, mut part: Part) -> Result<Bytes, Error> {
+        let (stage, wanted) = (row.stage()?, part.frames());
+        let (key, mut rest) = (Arc::new(key), row.placed().filter(|placed| wanted.contains(&placed.index)).peekable());
+        while rest.peek().is_some() {
+            let frames = fetched_frames(served, &mut rest).await?;
+            let key = key.clone();
+            let expand = move || {
+                for (placed, octets) in frames {
+                    let content = frame::decode(&octets, FrameId { stage, index: placed.index }, &key);
+                    part.add(placed.index, &content.map_err(|reason| damaged_elsewhere(placed, reason))?);
                 }
                 Ok(part)
             };
@@ -164,9 +182,44 @@ fn read_segments(segments: &Segments, row: &BlobRow, key: &DataKey, mut part: Pa
 
 /// The octets of a frame in a segment. Blocks.
 pub(super) fn stored_frame(segments: &Segments, placed: Placed) -> Result<Bytes, Error> {
-    let too_long = || segments.damaged(placed.segment, placed.offset, "a row names a frame that is too long");
-    let stored = usize::try_from(placed.stored).ok().filter(|stored| *stored <= FRAME_MAX);
-    let mut octets = vec![0; stored.ok_or_else(too_long)?];
+    let stored = frame_length(placed).map_err(|reason| segments.damaged(placed.segment, placed.offset, reason))?;
+    let mut octets = vec![0; stored];
     segments.open(placed.segment)?.read(placed.offset, &mut octets)?;
     Ok(Bytes::from(octets))
+}
+
+/// The next frames of a body in the segments of another node, as many as one call brings.
+pub(super) async fn fetched_frames(
+    served: &Served,
+    rest: &mut Peekable<impl Iterator<Item = Placed>>,
+) -> Result<Vec<(Placed, Bytes)>, Error> {
+    let (mut fetch, mut frames) = (Fetch::default(), Vec::new());
+    while let Some(placed) = rest.peek().copied() {
+        let length = frame_length(placed).map_err(|reason| damaged_elsewhere(placed, reason))?;
+        if !fetch.add(placed.segment, placed.offset, length) {
+            break;
+        }
+        frames.push(placed);
+        rest.next();
+    }
+    let mut octets = served.fetch(fetch).await?;
+    let cut = |placed: Placed| (placed, octets.split_to(octets.len().min(frame_length(placed).unwrap_or(usize::MAX))));
+    Ok(frames.into_iter().map(cut).collect())
+}
+
+/// Octets of a frame, as its row has them.
+fn frame_length(placed: Placed) -> Result<usize, &'static str> {
+    let stored = usize::try_from(placed.stored).ok().filter(|stored| *stored <= FRAME_MAX);
+    stored.ok_or("a row names a frame that is too long")
+}
+
+/// What is wrong at a place in a segment of another node.
+pub(super) fn damaged_elsewhere(placed: Placed, reason: &str) -> Error {
+    let (segment, offset) = (placed.segment.get(), placed.offset);
+    Error::Corrupt(format!("segment {segment} of the node that serves the store, at octet {offset}: {reason}"))
+}
+
+/// A body in segments on an engine that never had any.
+pub(super) fn no_segments() -> Error {
+    Error::Unavailable("the body lies in segments, which this node does not have".to_owned())
 }

@@ -4,8 +4,6 @@
 //! Every step is a small transaction of its own that proves again what it acts on, so that a sweep may run beside all
 //! else, stop anywhere and run twice.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use posthouse_mail::{BlobId, UnixMillis};
 use posthouse_obs::emit;
@@ -13,7 +11,6 @@ use posthouse_obs::event::store as event;
 
 use super::place::Place;
 use super::row::BlobRow;
-use super::segment::Segments;
 use super::{Blobs, rotation, rows, tier};
 use crate::engine::RangeRequest;
 use crate::error::Error;
@@ -60,9 +57,7 @@ impl<'a> Sweeper<'a> {
             }
         }
         self.clear_stages(now).await?;
-        if let Place::Segments(segments) = &self.blobs.place {
-            self.unlink_dead(segments, &mut report).await?;
-        }
+        (report.segments, report.octets) = self.unlink_dead().await?;
         let SweepReport { blobs, segments, octets, .. } = report;
         if blobs + segments > 0 {
             emit(event::StoreSwept { blobs, segments, octets });
@@ -79,9 +74,12 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// Removes segment files without a live blob. A sealed segment gets no new one, so that zero stays zero.
-    async fn unlink_dead(&self, files: &Arc<Segments>, report: &mut SweepReport) -> Result<(), Error> {
-        let segments = files.clone();
+    /// Removes segment files without a live blob; how many, and their octets. A sealed segment gets no new one, so that zero stays zero.
+    pub(crate) async fn unlink_dead(&self) -> Result<(usize, u64), Error> {
+        let Place::Segments(files) = &self.blobs.place else {
+            return Ok((0, 0));
+        };
+        let (segments, mut count, mut octets) = (files.clone(), 0, 0);
         // The list comes before the counters: what was committed into a listed segment is counted by then.
         let sealed = self.blobs.blocking(move || segments.sealed()).await?;
         for number in sealed {
@@ -89,8 +87,8 @@ impl<'a> Sweeper<'a> {
                 continue;
             }
             let segments = files.clone();
-            report.octets += self.blobs.blocking(move || segments.unlink(number)).await?;
-            report.segments += 1;
+            octets += self.blobs.blocking(move || segments.unlink(number)).await?;
+            count += 1;
             self.store
                 .transact(|txn| {
                     Box::pin(async move {
@@ -100,7 +98,7 @@ impl<'a> Sweeper<'a> {
                 })
                 .await?;
         }
-        Ok(())
+        Ok((count, octets))
     }
 }
 

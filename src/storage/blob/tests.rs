@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use posthouse_mail::{AccountId, EmailId};
 
 use super::object::Objects;
-use super::place::Offer;
 use super::*;
+use crate::engine::served::fixture::{self, Network};
 use crate::engine::{Embedded, RangeRequest};
 use crate::keys::KeyRange;
 use crate::store::Store;
 
+mod client;
 mod object;
 
 /// Which place a case runs on; rows are those of the embedded engine.
@@ -18,6 +19,8 @@ mod object;
 enum Kind {
     Segments,
     Rows,
+    /// The rows of an engine behind a connection.
+    Served,
 }
 
 /// Runs a case on every place.
@@ -25,6 +28,7 @@ macro_rules! on_every_place {
     ($($case:ident)*) => {
         mod segments { $(#[tokio::test] async fn $case() { super::$case(super::Rig::new(super::Kind::Segments).await).await; })* }
         mod rows { $(#[tokio::test] async fn $case() { super::$case(super::Rig::new(super::Kind::Rows).await).await; })* }
+        mod served { $(#[tokio::test] async fn $case() { super::$case(super::Rig::new(super::Kind::Served).await).await; })* }
     };
 }
 
@@ -48,6 +52,8 @@ struct Rig {
     settings: Settings,
     dir: tempfile::TempDir,
     kind: Kind,
+    /// What a served engine's connections lead to.
+    network: Option<Network>,
 }
 
 impl Rig {
@@ -63,12 +69,22 @@ impl Rig {
             background_rate: posthouse_conf::Size::mib(1 << 12),
             ..Settings::default()
         };
-        Self { store: open(dir.path(), &settings, kind, objects).await, settings, dir, kind }
+        let (store, network) = open(dir.path(), &settings, kind, objects).await;
+        Self { store, settings, dir, kind, network }
     }
 
     async fn reopen(self) -> Self {
+        let kind = self.kind;
+        self.reopen_as(kind, None).await
+    }
+
+    async fn reopen_as(self, kind: Kind, objects: Option<Objects>) -> Self {
         self.store.close().await.expect("closed");
-        Self { store: open(self.dir.path(), &self.settings, self.kind, None).await, ..self }
+        if let Some(network) = &self.network {
+            network.engine().close().await.expect("closed");
+        }
+        let (store, network) = open(self.dir.path(), &self.settings, kind, objects).await;
+        Self { store, network, kind, ..self }
     }
 
     /// Chunk rows and stage rows.
@@ -128,13 +144,17 @@ impl Rig {
     }
 }
 
-async fn open(dir: &Path, settings: &Settings, kind: Kind, objects: Option<Objects>) -> Store {
-    let engine = Embedded::open(dir, settings).await.expect("an engine");
-    let offer = match kind {
-        Kind::Segments => Offer::Segments(engine.segments()),
-        Kind::Rows => Offer::Rows,
+async fn open(dir: &Path, settings: &Settings, kind: Kind, objects: Option<Objects>) -> (Store, Option<Network>) {
+    let embedded = Embedded::open(dir, settings).await.expect("an engine");
+    let (engine, place, network) = match kind {
+        Kind::Segments => (Engine::Embedded(embedded.clone()), Place::Segments(embedded.segments()), None),
+        Kind::Rows => (Engine::Embedded(embedded), Place::Rows, None),
+        Kind::Served => {
+            let (served, network) = fixture::serve(embedded).await;
+            (Engine::Served(served.clone()), Place::Served(served), Some(network))
+        }
     };
-    Store::with(Engine::Embedded(engine), offer, objects, (dir, settings)).await.expect("a store")
+    (Store::with(engine, place, objects, (dir, settings)).await.expect("a store"), network)
 }
 
 fn owner(email: u64) -> BlobOwner {
@@ -178,7 +198,7 @@ async fn equal_content_is_stored_once(rig: Rig) {
     rig.release(first, 1, 10).await;
     rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept");
     // The second writing is given up, so that its chunks are gone with the sweep: two frames are left.
-    let expect = if matches!(rig.kind, Kind::Rows) { (2, 0) } else { (0, 0) };
+    let expect = if matches!(rig.kind, Kind::Segments) { (0, 0) } else { (2, 0) };
     assert_eq!(rig.rows_of_stages().await, expect);
     assert_eq!(rig.read(&second, 0..u64::MAX).await.expect("the other reference holds it"), content);
 }

@@ -6,6 +6,7 @@
 //! such a row. A freed blob writes one too, so that its object goes in the same way.
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,10 +15,10 @@ use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 
 use super::Blobs;
-use super::frame::{self, FrameId};
+use super::frame::{self, FrameId, StageId};
 use super::object::{ObjectId, Objects};
 use super::pace::Pace;
-use super::place::{Place, stored_frame};
+use super::place::{Place, fetched_frames, no_segments, stored_frame};
 use super::row::{BlobRow, Placed};
 use super::rows;
 use crate::engine::RangeRequest;
@@ -143,36 +144,29 @@ struct Source<'a> {
     blobs: &'a Arc<Blobs>,
     row: &'a BlobRow,
     /// Frames in segments still to come.
-    placed: VecDeque<Placed>,
-    /// Chunk rows read ahead.
+    placed: Peekable<std::vec::IntoIter<Placed>>,
+    /// Chunk rows, or frames from another node, read ahead.
     ahead: VecDeque<Bytes>,
     index: u32,
 }
 
 impl<'a> Source<'a> {
     fn of(blobs: &'a Arc<Blobs>, row: &'a BlobRow) -> Result<Self, Error> {
-        Ok(Self { blobs, row, placed: row.placed().collect(), ahead: VecDeque::new(), index: 0 })
+        Ok(Self {
+            blobs,
+            row,
+            placed: row.placed().collect::<Vec<_>>().into_iter().peekable(),
+            ahead: VecDeque::new(),
+            index: 0,
+        })
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let stage = self.row.stage()?;
-        let frame = match (self.placed.pop_front(), &self.blobs.place) {
-            (Some(placed), Place::Segments(segments)) => {
-                let segments = segments.clone();
-                Some(self.blobs.blocking(move || stored_frame(&segments, placed)).await?)
-            }
-            (Some(_), Place::Rows) => {
-                return Err(Error::Unavailable("another node has the body's segments".to_owned()));
-            }
-            (None, _) if self.index < self.row.chunks => {
-                if self.ahead.is_empty() {
-                    self.ahead.extend(self.blobs.rows.page(&stage, self.index, self.row.chunks).await?);
-                }
-                self.ahead.pop_front()
-            }
-            (None, _) => None,
-        };
-        let Some(frame) = frame else {
+        if self.ahead.is_empty() {
+            self.read_ahead(&stage).await?;
+        }
+        let Some(frame) = self.ahead.pop_front() else {
             return Ok(None);
         };
         let index = self.index;
@@ -181,6 +175,27 @@ impl<'a> Source<'a> {
         })?;
         self.index += 1;
         Ok(Some(frame))
+    }
+
+    /// The next frames; none at the end.
+    async fn read_ahead(&mut self, stage: &StageId) -> Result<(), Error> {
+        match (self.placed.peek().copied(), &self.blobs.place) {
+            (Some(placed), Place::Segments(segments)) => {
+                let segments = segments.clone();
+                self.placed.next();
+                self.ahead.push_back(self.blobs.blocking(move || stored_frame(&segments, placed)).await?);
+            }
+            (Some(_), Place::Served(served)) => {
+                let frames = fetched_frames(served, &mut self.placed).await?;
+                self.ahead.extend(frames.into_iter().map(|(_, octets)| octets));
+            }
+            (Some(_), Place::Rows) => return Err(no_segments()),
+            (None, _) if self.index < self.row.chunks => {
+                self.ahead.extend(self.blobs.rows.page(stage, self.index, self.row.chunks).await?);
+            }
+            (None, _) => {}
+        }
+        Ok(())
     }
 }
 

@@ -69,7 +69,9 @@ impl BodyWriter {
         let stage = Stage { id: StageId::new(rand::random()), at: clock() };
         let output = match &blobs.place {
             Place::Segments(segments) => Output::Segments { segments: segments.clone(), runs: Vec::new() },
-            Place::Rows => Output::Rows { rows: blobs.rows.clone(), pending: Vec::new(), written: 0 },
+            Place::Rows | Place::Served(_) => {
+                Output::Rows { rows: blobs.rows.clone(), pending: Vec::new(), written: 0 }
+            }
         };
         // Without randomness there is no key, and no body: the first write says so.
         let key = DataKey::random().ok();

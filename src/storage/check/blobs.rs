@@ -286,7 +286,7 @@ async fn body(store: &Store, blob: BlobId, names: &mut Names, report: &mut Repor
     // The size in a `BodyRef` names what its holder expects; here the body says itself where it ends.
     let whole = BodyRef { blob, size: u64::MAX };
     let mut hasher = store.body_hasher();
-    let mut offset = 0;
+    let (mut offset, mut was_away) = (0, false);
     loop {
         match store.body_read(&whole, offset..offset + PIECE).await {
             Ok(piece) => {
@@ -294,6 +294,7 @@ async fn body(store: &Store, blob: BlobId, names: &mut Names, report: &mut Repor
                 hasher.update(&piece);
                 report.walked.body_octets += length;
                 offset += length;
+                was_away = false;
                 if length < PIECE {
                     break;
                 }
@@ -303,6 +304,8 @@ async fn body(store: &Store, blob: BlobId, names: &mut Names, report: &mut Repor
                 return Ok(());
             }
             Err(_) if is_gone(&mut store.snapshot(), &blob).await? => return Ok(()),
+            // A connection to the store that was lost says nothing of the body.
+            Err(Error::Unavailable(_)) if !was_away => was_away = true,
             Err(error @ (Error::Unavailable(_) | Error::NewerFormat { .. })) => {
                 report.lost(Rule::Body, format!("body {blob}"), error.to_string());
                 return Ok(());

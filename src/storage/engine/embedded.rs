@@ -167,6 +167,14 @@ impl Embedded {
         self.core.shared.segments.clone()
     }
 
+    /// Runs work on the files of the directory, a bounded number at once.
+    pub(in crate::engine) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.core.shared.blocking(work).await
+    }
+
     /// Commits what is queued, then releases the directory.
     pub(crate) async fn close(&self) -> Result<(), Error> {
         let (done, closed) = oneshot::channel();

@@ -17,8 +17,9 @@ use crate::error::Error;
 mod client;
 mod draft;
 mod failure;
+mod fetch;
 #[cfg(test)]
-pub(super) mod fixture;
+pub(crate) mod fixture;
 mod link;
 mod outcome;
 mod protocol;
@@ -30,6 +31,7 @@ mod translate;
 mod txn;
 
 use client::Client;
+pub(crate) use fetch::Fetch;
 pub use link::Connector;
 pub use protocol::Stream;
 pub use server::Server;

@@ -13,7 +13,7 @@ use crate::writer::boxed;
 /// Comes before everything that is written under a fence.
 pub(super) async fn mend(pen: &mut Pen<'_>) -> Result<(), Error> {
     let mut txn = pen.store.snapshot();
-    let (epoch, present) = (owner::epoch(&mut txn).await?, present(&mut txn).await?);
+    let (epoch, present) = (owner::epoch(&mut txn).await?, present(&mut txn, 0..ShardId::COUNT).await?);
     let highest = present.values().max().map(|epoch| u64::from_be_bytes(*epoch));
     if let Some(right) = epoch.or(highest) {
         let is_whole =

@@ -151,7 +151,7 @@ async fn frames_that_nobody_knows_are_left_to_the_sweep() {
     let settings = posthouse_conf::Storage::default();
     let engine = crate::engine::Embedded::open(dir.path(), &settings).await.unwrap();
     let engine = crate::engine::Engine::Embedded(engine);
-    let store = Store::on(engine, crate::blob::place::Offer::Rows, (dir.path(), &settings)).await.unwrap();
+    let store = Store::on(engine, crate::blob::place::Place::Rows, (dir.path(), &settings)).await.unwrap();
     let mut writer = store.body_writer();
     writer.write(&vec![7; 500_000]).await.unwrap();
     let noise: Vec<u8> = (0..400_000_u32).map(|number| blake3::hash(&number.to_le_bytes()).as_bytes()[0]).collect();

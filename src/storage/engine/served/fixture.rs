@@ -29,6 +29,8 @@ struct State {
     restart: Option<PathBuf>,
     /// Octets that lie on the way at most.
     narrow: Option<usize>,
+    /// Frames that came through, both ways.
+    carried: usize,
     /// Both ends of every connection.
     connections: Vec<AbortHandle>,
 }
@@ -53,6 +55,10 @@ impl Network {
 
     pub(crate) fn restart_in(&self, dir: PathBuf) {
         self.state().restart = Some(dir);
+    }
+
+    pub(crate) fn carried(&self) -> usize {
+        self.state().carried
     }
 
     pub(crate) fn narrow(&self, octets: usize) {
@@ -85,6 +91,7 @@ impl Network {
     /// Counts a frame; false when the connection is to be cut instead.
     fn spend(&self) -> bool {
         let mut state = self.state();
+        state.carried += 1;
         match &mut state.cut_after {
             Some(0) => false,
             Some(left) => {

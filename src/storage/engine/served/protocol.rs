@@ -54,7 +54,7 @@ pub(super) struct Request {
     /// Zero where no answer is wanted.
     #[prost(uint64, tag = "1")]
     pub(super) id: u64,
-    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub(super) call: Option<Call>,
 }
 
@@ -81,6 +81,9 @@ pub(super) enum Call {
     /// Ends the watch of that id.
     #[prost(uint64, tag = "10")]
     Unwatch(u64),
+    /// Frames of bodies as they lie in the server's segments.
+    #[prost(message, tag = "11")]
+    Frames(Frames),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,6 +141,25 @@ pub(super) struct Range {
 pub(super) struct Watch {
     #[prost(bytes = "bytes", tag = "1")]
     pub(super) key: Bytes,
+}
+
+/// Places in segments, whose octets follow each other in the answer. The server does not know what they hold: who asks has
+/// their row, and finds by their checksums and tags whether they are what it names.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Frames {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) runs: Vec<Run>,
+}
+
+/// Frames one behind the other in one segment.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Run {
+    #[prost(uint32, tag = "1")]
+    pub(super) segment: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) offset: u64,
+    #[prost(uint32, tag = "3")]
+    pub(super) length: u32,
 }
 
 /// A transaction's reads and writes. `counter` and the client's incarnation name it for ever: whoever repeats it gets the
@@ -237,7 +259,7 @@ pub(super) struct StampedValue {
 pub(super) struct Response {
     #[prost(uint64, tag = "1")]
     pub(super) id: u64,
-    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(super) answer: Option<Answer>,
 }
 
@@ -261,6 +283,8 @@ pub(super) enum Answer {
     Fired(Ping),
     #[prost(message, tag = "9")]
     Failed(Failed),
+    #[prost(bytes = "bytes", tag = "10")]
+    Frames(Bytes),
 }
 
 #[derive(Clone, PartialEq, Message)]

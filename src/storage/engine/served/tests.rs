@@ -10,7 +10,8 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use super::fixture::{Network, serve};
 use super::protocol::{
-    Answer, Call, Change, ChangeKind, Commit, Failed, Get, Hello, Operation, Reader, Request, Response, Row, codec,
+    Answer, Call, Change, ChangeKind, Commit, Failed, Frames, Get, Hello, Operation, Reader, Request, Response, Row,
+    Run, codec,
 };
 use super::{Served, Server};
 use crate::engine::{Embedded, Isolation, Kv, KvTxn, RangeRequest};
@@ -263,6 +264,23 @@ async fn a_watch_that_fired_makes_room_for_the_next() {
         let answers = [raw.ask(add(counter, false, None)).await, raw.next().await];
         assert!(answers.iter().any(|answer| matches!(answer, Answer::Fired(_))), "{answers:?}");
         assert!(answers.iter().any(|answer| matches!(answer, Answer::Committed(_))), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn frames_are_read_within_bounds_and_damage_is_told() {
+    let (server, _, dir) = server().await;
+    let mut raw = Raw::greeted(&server).await;
+    std::fs::write(dir.path().join("segments/00000001.seg"), b"0123456789").expect("written");
+    let run = |segment, offset, length| Run { segment, offset, length };
+    let frames = |runs: Vec<Run>| Call::Frames(Frames { runs });
+    let answer = raw.ask(frames(vec![run(1, 7, 3), run(1, 0, 2)])).await;
+    assert_eq!(answer, Answer::Frames(Bytes::from_static(b"78901")));
+    assert!(matches!(raw.fails(frames(vec![run(1, 9, 2)])).await, Error::Corrupt(_)));
+    assert!(matches!(raw.fails(frames(vec![run(77, 0, 1)])).await, Error::Corrupt(_)));
+    for runs in [vec![run(1, 0, u32::MAX)], vec![run(1, 0, 1); 1000]] {
+        let words = raw.fails(frames(runs)).await.to_string();
+        assert!(words.contains("beyond the bound"), "{words}");
     }
 }
 

@@ -14,11 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-use super::super::outcome;
 use super::super::protocol::{
     self, Answer, Call, Committed, Failed, Get, Hello, Incarnation, Page, Ping, Range, Reader, Request, Response, Row,
     Stream, Value, Welcome,
 };
+use super::super::{fetch, outcome};
 use super::Shared;
 use super::commits::Asker;
 use crate::engine::{Isolation, Kv as _, KvTxn as _, MAX_VALUE, RangeRequest};
@@ -169,6 +169,7 @@ impl Session {
     async fn place(&self, call: &Call) -> Result<OwnedSemaphorePermit, Error> {
         let answer = match call {
             Call::Get(_) => MAX_VALUE,
+            Call::Frames(frames) => frames.octets().min(fetch::OCTETS_MAX),
             Call::Range(range) => usize::try_from(range.bytes).unwrap_or(usize::MAX).min(PAGE_MAX) + MAX_VALUE,
             _ => 0,
         };
@@ -264,6 +265,7 @@ async fn answer(shared: &Shared, asker: Asker, call: Call) -> Result<Answer, Err
             let rows = page.rows.into_iter().map(|(key, value)| Row { key, value }).collect();
             Ok(Answer::Page(Page { version: txn.base_version(), rows, more: page.more }))
         }
+        Call::Frames(frames) => Ok(Answer::Frames(fetch::read(&shared.engine, frames).await?)),
         _ => Err(Error::Unavailable("the server does not know this request".to_owned())),
     }
 }
