@@ -171,6 +171,7 @@ mod tests {
     use posthouse_conf::storage::{Serve, Served};
     use posthouse_conf::{Listen, Span, Storage};
     use posthouse_net::certificate::issue_node;
+    use posthouse_storage::engine::conformance::over_connections;
 
     use super::super::Node;
     use super::*;
@@ -190,6 +191,33 @@ mod tests {
         let mut settings = Settings { listen: closed, storage, ..Settings::default() };
         settings.node.data_dir = dir.to_owned();
         Arc::new(settings)
+    }
+
+    /// Served engines between two ends of mutual TLS, each on a port of its own.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_rules_of_every_engine_hold_over_mutual_tls() {
+        posthouse_net::tls::install_provider();
+        let dir = tempfile::tempdir().expect("a folder");
+        let pair = |name: &str| {
+            issue_node(&dir.path().join("authority"), &dir.path().join(name), &["localhost".to_owned()])
+                .expect("a pair")
+        };
+        let (store_pair, mail_pair) = (pair("store"), pair("mail"));
+        let acceptor = TlsAcceptor::mutual(&store_pair, &posthouse_conf::Tls::default()).expect("an acceptor");
+        let (_open, closing) = watch::channel(false);
+        let carry = async |server: Server| {
+            let socket = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a port");
+            let server_address = socket.local_addr().to_string();
+            let door = Door { server, acceptor: acceptor.clone(), connections_max: 16 };
+            tokio::spawn(door.accept(socket, closing.clone()));
+            let Files { ca, certificate, private_key } = mail_pair.clone();
+            let (server, name) = (server_address, "localhost".to_owned());
+            let served = Served { server, name, ca, certificate, private_key, ..Served::default() };
+            let storage = Storage { engine: Engine::Served, served, ..Storage::default() };
+            let link = Link::new(&settings(dir.path(), storage)).expect("a way");
+            Box::new(link) as Box<dyn Connector>
+        };
+        over_connections(&dir.path().join("stores"), carry).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

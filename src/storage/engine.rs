@@ -13,8 +13,8 @@ use crate::blob::StagedBody;
 use crate::error::Error;
 
 pub(crate) mod atomic;
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub(crate) mod embedded;
 pub(crate) mod foundationdb;
 pub mod served;

@@ -1,26 +1,21 @@
 //! What every engine must do, as one suite: each function is a rule, `suite!` runs them all on an engine.
 //!
-//! Apart from the engines so that the next one is held to the very same rules.
+//! Apart from the engines so that the next one is held to the very same rules. The feature `conformance` brings them out of
+//! this crate, for the served engine over connections that only others can make (`over_connections`).
 
 mod history;
 
-#[path = "../../../chaos/foundationdb.rs"]
-mod foundationdb;
-
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
-use super::served::{Served, fixture};
-use super::{
-    Atomic, Embedded, FoundationDb, Isolation, Kv, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, RangeRequest, Versionstamp,
-};
+use super::served::{Connector, Served, Server};
+use super::{Atomic, Embedded, Isolation, Kv, KvTxn, MAX_KEY, MAX_TXN, MAX_VALUE, RangeRequest, Versionstamp};
 use crate::error::Error;
-use foundationdb::Cluster;
 
 use Isolation::{Serializable, Snapshot};
 
@@ -32,64 +27,10 @@ struct Rig<K> {
     _alive: Box<dyn Any + Send>,
 }
 
-async fn embedded() -> Rig<Embedded> {
-    open_embedded(posthouse_conf::Storage::default()).await
-}
-
-/// Every group fills the journal, so that rows move on into the index all the time.
-async fn embedded_with_a_full_journal() -> Rig<Embedded> {
-    open_embedded(posthouse_conf::Storage { journal_max: posthouse_conf::Size::kib(1), ..Default::default() }).await
-}
-
-async fn open_embedded(settings: posthouse_conf::Storage) -> Rig<Embedded> {
-    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-    let kv = Embedded::open(dirs[0].path(), &settings).await.expect("an engine");
-    let hasty = Embedded::open_hasty(dirs[1].path(), &settings).await.expect("an engine");
-    Rig { kv, hasty, _alive: Box::new(dirs) }
-}
-
-/// The same two behind connections in memory.
-async fn served() -> Rig<Served> {
-    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-    let settings = posthouse_conf::Storage::default();
-    let [first, second] = [&dirs[0], &dirs[1]].map(|dir| Embedded::open(dir.path(), &settings));
-    let (kv, server) = fixture::serve(first.await.expect("an engine")).await;
-    // A store gets its name with its first server, which is too much for a hasty one.
-    let named = second.await.expect("an engine");
-    fixture::serve(named.clone()).await;
-    named.close().await.expect("closed");
-    let hasty = Embedded::open_hasty(dirs[1].path(), &settings).await.expect("an engine");
-    let (hasty, other) = fixture::serve(hasty).await;
-    Rig { kv, hasty, _alive: Box::new((dirs, server, other)) }
-}
-
-/// Each test has key spaces of its own in a cluster that all tests of this moment share.
-async fn fdb_cluster() -> Rig<FoundationDb> {
-    static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
-    let cluster = {
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            println!("{}", foundationdb::version().expect("FoundationDB's server"));
-            let started = Arc::new(Cluster::start(1).expect("a FoundationDB cluster"));
-            *shared = Arc::downgrade(&started);
-            started
-        })
-    };
-    let settings = |prefix: char| posthouse_conf::storage::FoundationDb {
-        cluster_file: cluster.cluster_file(),
-        library: foundationdb::client_library().expect("FoundationDB's client library"),
-        prefix: format!("{prefix}{:016x}/", rand::random::<u64>()),
-        ..Default::default()
-    };
-    let kv = FoundationDb::open(&settings('k')).await.expect("an engine");
-    let hasty = FoundationDb::open_hasty(&settings('h')).await.expect("an engine");
-    Rig { kv, hasty, _alive: Box::new(cluster) }
-}
-
-/// Runs every rule on an engine, each test with the attributes given.
-macro_rules! suite {
-    ($attributes:tt $open:ident) => {
-        rules! { $attributes $open:
+/// Names every rule, for each way to run them.
+macro_rules! all_rules {
+    ($with:ident! { $($before:tt)* }) => {
+        $with! { $($before)*
             write_skew_aborts,
             a_phantom_aborts,
             a_limited_range_conflicts_only_up_to_its_last_row,
@@ -110,28 +51,38 @@ macro_rules! suite {
     };
 }
 
-macro_rules! rules {
-    ($attributes:tt $open:ident: $($rule:ident),* $(,)?) => {
-        mod $open {
-            $(rule! { $attributes $open $rule })*
-        }
-    };
+// Below the macro that it uses.
+#[cfg(test)]
+mod rigs;
+
+/// Runs every rule on the served engine over connections of the caller's making, each in a folder of its own below `dir`.
+/// Panics where a rule is broken. `carry` takes a server and makes the way to it.
+pub async fn over_connections(dir: &Path, carry: impl AsyncFn(Server) -> Box<dyn Connector>) {
+    macro_rules! each {
+        ($($rule:ident),* $(,)?) => {
+            $($rule(connected(&dir.join(stringify!($rule)), &carry).await).await;)*
+        };
+    }
+    all_rules! { each! {} }
 }
 
-macro_rules! rule {
-    ([$($attribute:tt)*] $open:ident $rule:ident) => {
-        $($attribute)*
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $rule() {
-            super::$rule(super::$open().await).await;
-        }
+/// Two served engines, the second with transactions that are too old at once.
+async fn connected(dir: &Path, carry: &impl AsyncFn(Server) -> Box<dyn Connector>) -> Rig<Served> {
+    let settings = posthouse_conf::Storage::default();
+    let client = async |engine: Embedded| {
+        let server = Server::start(engine.clone(), settings.serve.clone()).await.expect("a server");
+        let client = Served::open(carry(server).await, &settings.served).await.expect("a connection");
+        (client, engine)
     };
+    let first = Embedded::open(&dir.join("first"), &settings).await.expect("an engine");
+    // A store gets its name with its first server, which is too much for a hasty one.
+    let named = Embedded::open(&dir.join("second"), &settings).await.expect("an engine");
+    drop(Server::start(named.clone(), settings.serve.clone()).await.expect("a server"));
+    named.close().await.expect("closed");
+    let second = Embedded::open_hasty(&dir.join("second"), &settings).await.expect("an engine");
+    let ((kv, one), (hasty, two)) = (client(first).await, client(second).await);
+    Rig { kv, hasty, _alive: Box::new((one, two)) }
 }
-
-suite! { [] embedded }
-suite! { [] embedded_with_a_full_journal }
-suite! { [] served }
-suite! { [#[ignore = "needs a FoundationDB server"]] fdb_cluster }
 
 async fn put<K: Kv>(kv: &K, rows: &[(&str, &str)]) {
     let mut txn = kv.begin();

@@ -158,7 +158,7 @@ impl Embedded {
     }
 
     /// An engine whose transactions are too old as soon as they have read.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     pub(crate) async fn open_hasty(dir: &Path, settings: &Settings) -> Result<Self, Error> {
         Self::open_with(dir, settings, Options { max_age: Duration::ZERO, ..Options::default() }).await
     }
