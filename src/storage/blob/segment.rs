@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, from_io};
@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     pub(crate) number: SegmentNumber,
     path: PathBuf,
     file: File,
+    /// The header is there. It comes with the first frame: a full disk has room for a name, but for no octet.
+    has_header: AtomicBool,
     /// Slots handed out that are not committed or dropped yet; a segment with some is not swept.
     slots: AtomicUsize,
     /// Writes that ended.
@@ -52,11 +54,17 @@ pub(crate) struct Segment {
 impl Segment {
     fn new(number: SegmentNumber, path: PathBuf, file: File) -> Self {
         let (slots, written) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { number, path, file, slots, written, synced: Mutex::new(Some(0)) }
+        let has_header = AtomicBool::new(false);
+        Self { number, path, file, has_header, slots, written, synced: Mutex::new(Some(0)) }
     }
 
     pub(crate) fn write(&self, offset: u64, octets: &[u8]) -> Result<(), Error> {
-        self.file.write_all_at(octets, offset).map_err(|error| from_io(&error, "writing a segment"))?;
+        let fail = |error| from_io(&error, "writing a segment");
+        if !self.has_header.load(Ordering::Acquire) {
+            self.file.write_all_at(&header(self.number), 0).map_err(fail)?;
+            self.has_header.store(true, Ordering::Release);
+        }
+        self.file.write_all_at(octets, offset).map_err(fail)?;
         self.written.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -264,17 +272,33 @@ impl Segments {
     }
 }
 
+impl Drop for Segments {
+    /// Removes what this process made and wrote nothing into: else each start that fails on a full disk would leave a file.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for segment in std::iter::once(&state.active).chain(&state.spare) {
+            if !segment.has_header.load(Ordering::Acquire) {
+                // It stays an empty file that a sweep removes.
+                let _ = std::fs::remove_file(&segment.path);
+            }
+        }
+    }
+}
+
 /// Makes an empty segment whose name is durable.
 fn create(dir: &Path, number: SegmentNumber) -> Result<Arc<Segment>, Error> {
     let path = dir.join(number.file_name());
     let fail = |error: std::io::Error| from_io(&error, "making a segment");
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(fail)?;
+    sync_dir(dir).map_err(fail)?;
+    Ok(Arc::new(Segment::new(number, path, file)))
+}
+
+fn header(number: SegmentNumber) -> [u8; HEADER as usize] {
     let mut header = [0; HEADER as usize];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&number.0.to_le_bytes());
-    file.write_all_at(&header, 0).map_err(fail)?;
-    sync_dir(dir).map_err(fail)?;
-    Ok(Arc::new(Segment::new(number, path, file)))
+    header
 }
 
 /// A new name in a directory is durable only after this.

@@ -316,6 +316,14 @@ mod tests {
         txn.commit().await.map(drop)
     }
 
+    /// Reads the row before it writes it.
+    async fn count_up(engine: &Embedded) -> Result<u8, Error> {
+        let mut txn = engine.begin();
+        let count = txn.get(b"count", Isolation::Serializable).await?.map_or(0, |row| row[0]) + 1;
+        txn.set(b"count", &[count]);
+        txn.commit().await.map(|_| count)
+    }
+
     async fn has(engine: &Embedded, key: &[u8]) -> bool {
         engine.begin().get(key, Isolation::Snapshot).await.expect("reads go on").is_some()
     }
@@ -329,7 +337,12 @@ mod tests {
             assert_eq!(put(&engine, b"lost").await, Err(Error::Full));
             assert!(has(&engine, b"before").await);
         }
+        // What was refused was not written: whoever comes next does not conflict with it.
+        for _ in 0..3 {
+            assert_eq!(count_up(&engine).await, Err(Error::Full));
+        }
         mood.store(SOUND, Ordering::SeqCst);
+        assert_eq!(count_up(&engine).await, Ok(1));
         put(&engine, b"after").await.expect("there is room again");
         assert!(has(&engine, b"before").await && has(&engine, b"after").await && !has(&engine, b"lost").await);
     }

@@ -210,13 +210,15 @@ impl Committer {
         let version = self.version + 1;
         self.version = version;
         let accepted = write_bodies(self.check(group, version));
-        if accepted.is_empty() {
-            return;
-        }
-        if let Err(error) = self.make_durable(version, &accepted) {
-            return refuse(accepted, &error);
-        }
+        let written = if accepted.is_empty() { Ok(()) } else { self.make_durable(version, &accepted) };
+        // Also when nothing was written: whoever begins now must not conflict with what was refused, which the resolver knows by
+        // this version.
         self.publish();
+        match written {
+            Ok(()) if accepted.is_empty() => return,
+            Ok(()) => {}
+            Err(error) => return refuse(accepted, &error),
+        }
         self.shared.watches.fire(&accepted);
         let group = accepted.len();
         emit(event::StoreCommitted { group, seconds: started.elapsed().as_secs_f64() });

@@ -231,6 +231,8 @@ fn own_row() -> Error {
 pub(super) fn storage(error: redb::StorageError) -> Error {
     match error {
         redb::StorageError::Corrupted(reason) => Error::Corrupt(format!("the index: {reason}")),
+        // A write failed and the index is opened anew: the next transaction gets the rows that it finds then.
+        redb::StorageError::PreviousIo | redb::StorageError::DatabaseClosed => Error::TooOld,
         error => Error::Unavailable(format!("reading the index: {error}")),
     }
 }
