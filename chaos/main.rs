@@ -8,6 +8,7 @@ mod disk;
 mod foundationdb;
 mod oracle;
 mod scenario;
+mod served;
 mod server;
 mod sink;
 mod workload;
@@ -34,6 +35,8 @@ enum Command {
     StoreLoad(scenario::store_load::Args),
     /// Kill FoundationDB's servers under the load of store-kill, and prove that nothing acknowledged is lost
     FdbKill(scenario::fdb_kill::Args),
+    /// Kill a data node and the node that keeps its store with it, by turns and together
+    ServedKill(scenario::served_kill::Args),
     /// Deliveries per second of the store alone, beside the disk's own limit and Maildir files
     StoreBench(bench::store::Args),
     /// Kill the whole server under mail, again and again, and read everything back
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::PowerCut(arguments) => scenario::power_cut::run(&arguments),
         Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
         Command::FdbKill(arguments) => scenario::fdb_kill::run(&arguments),
+        Command::ServedKill(arguments) => scenario::served_kill::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
         Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),

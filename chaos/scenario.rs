@@ -4,6 +4,7 @@ pub mod check_fill;
 pub mod check_mutate;
 pub mod fdb_kill;
 pub mod power_cut;
+pub mod served_kill;
 pub mod smtp_kill;
 pub mod smtp_load;
 pub mod store_kill;

@@ -42,25 +42,9 @@ impl Plan {
 
     /// Starts the server; it is not ready yet.
     pub fn start(&self) -> anyhow::Result<Server> {
-        let mut child = Command::new(&self.program)
-            .args(["demo", "--port-offset", &self.port_offset.to_string(), "--data"])
-            .arg(&self.data)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log_file(&self.data)?)
-            .spawn()
-            .with_context(|| format!("{} does not start", self.program.display()))?;
-        let output = child.stdout.take().context("the server's output is piped")?;
-        let (sender, ready) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if line == "ready" && sender.send(()).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Server { child, ready })
+        let (offset, data) = (self.port_offset.to_string(), self.data.to_string_lossy());
+        let arguments = ["demo", "--port-offset", &offset, "--data", &data];
+        start(&self.program, &arguments, &self.environment, &self.data.with_extension("log"))
     }
 
     /// Runs a command of the program on the stopped or running server's data and returns its output.
@@ -71,11 +55,42 @@ impl Plan {
     }
 }
 
-/// The server's own lines, kept beside its data for whoever looks into a failure.
-fn log_file(data: &Path) -> anyhow::Result<Stdio> {
-    let path = data.with_extension("log");
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-    Ok(file.with_context(|| format!("{} can't be written", path.display()))?.into())
+/// Starts the program; it is not ready yet. Its own lines are kept in `log` for whoever looks into a failure.
+pub fn start(
+    program: &Path,
+    arguments: &[&str],
+    environment: &[(String, String)],
+    log: &Path,
+) -> anyhow::Result<Server> {
+    let lines = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let mut child = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(lines.with_context(|| format!("{} can't be written", log.display()))?)
+        .spawn()
+        .with_context(|| format!("{} does not start", program.display()))?;
+    let output = child.stdout.take().context("the server's output is piped")?;
+    let (sender, ready) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if line == "ready" && sender.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Server { child, ready })
+}
+
+/// The built program: the one named, else the one beside this one.
+pub fn program(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    let program = match named {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("posthouse"),
+    };
+    ensure!(program.exists(), "{} is not built; name it with --posthouse", program.display());
+    Ok(program)
 }
 
 /// A process; killed when it is dropped.

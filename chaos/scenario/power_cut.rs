@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::store_kill::{read_all, run_child};
+use super::store_kill::{judge, read_all, run_child};
 use crate::disk::{Disk, tool};
 use crate::oracle::Ledger;
 
@@ -66,11 +66,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
         }
         let found = runtime.block_on(read_all(&store, &mut verified));
         let found = found.with_context(|| format!("round {round}, seed {seed}"))?;
-        let violations = ledger.judge(&found);
-        for violation in &violations {
-            println!("round {round}: {violation}");
-        }
-        ensure!(violations.is_empty(), "{} violations in round {round}, seed {seed}", violations.len());
+        judge(&ledger, &found).with_context(|| format!("round {round}, seed {seed}"))?;
         if round % 10 == 9 {
             println!("round {}: {:?}", round + 1, ledger.counts());
         }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::smtp_load::{self, ACCOUNTS, Load, PASSWORD, Way};
 use crate::client::Imap;
 use crate::oracle::Violation;
-use crate::server::{Plan, Server, free_port_offset};
+use crate::server::{Plan, Server, free_port_offset, program};
 use crate::sink::Sink;
 use crate::workload;
 
@@ -58,7 +58,7 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     let temporary = tempfile::Builder::new().prefix("posthouse-smtp-kill").tempdir()?;
     let (sink, sink_address) = Sink::start().await?;
     let plan = Plan {
-        program: program(arguments)?,
+        program: program(arguments.posthouse.as_ref())?,
         data: arguments.dir.clone().unwrap_or_else(|| temporary.path().join("data")),
         port_offset: arguments.port_offset.map_or_else(free_port_offset, Ok)?,
         environment: vec![
@@ -96,13 +96,6 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
 }
 
 /// The program that was built with this one.
-fn program(arguments: &Args) -> anyhow::Result<PathBuf> {
-    let beside = std::env::current_exe()?.with_file_name("posthouse");
-    let program = arguments.posthouse.clone().unwrap_or(beside);
-    ensure!(program.exists(), "{} is not built; name it with --posthouse", program.display());
-    Ok(program)
-}
-
 fn start_sessions(load: &Arc<Load>, seed: u64) -> Vec<tokio::task::JoinHandle<()>> {
     let ways = SESSIONS.iter().flat_map(|(way, count)| (0..*count).map(move |_| *way));
     ways.zip(0..).map(|(way, session)| tokio::spawn(smtp_load::run(load.clone(), way, session, seed))).collect()

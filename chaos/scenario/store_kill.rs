@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use posthouse_mail::{AccountId, MailboxId, Uid};
-use posthouse_storage::{Store, message};
+use posthouse_storage::{Store, check, message};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -60,11 +60,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
         }
         let found =
             runtime.block_on(read_all(&dir, &mut verified)).with_context(|| format!("round {round}, seed {seed}"))?;
-        let violations = ledger.judge(&found);
-        for violation in &violations {
-            println!("round {round}: {violation}");
-        }
-        ensure!(violations.is_empty(), "{} violations in round {round}, seed {seed}", violations.len());
+        judge(&ledger, &found).with_context(|| format!("round {round}, seed {seed}"))?;
         if round % 10 == 9 && !is_last {
             println!("round {}: {:?}", round + 1, ledger.counts());
         }
@@ -101,15 +97,26 @@ pub(super) fn run_child(
 
 /// A load in a process of its own, and what it says.
 pub(super) struct Load {
-    child: Child,
+    child: Guarded,
     lines: Receiver<(Instant, String)>,
     reader: JoinHandle<()>,
 }
 
+/// Never left behind.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Load {
     pub(super) fn start(mut command: Command) -> anyhow::Result<Self> {
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let output = child.stdout.take().context("the child's output is piped")?;
+        let mut child = Guarded(command.stdout(Stdio::piped()).spawn()?);
+        let output = child.0.stdout.take().context("the child's output is piped")?;
         let (sender, lines) = channel();
         let reader = std::thread::spawn(move || {
             let mut output = BufReader::new(output);
@@ -136,15 +143,37 @@ impl Load {
         self.lines.recv_timeout(wait).ok()
     }
 
+    /// What it has said by now.
+    pub(super) fn drain(&self) -> Vec<String> {
+        self.lines.try_iter().map(|(_, line)| line).collect()
+    }
+
+    /// What it says until a line of this kind comes, that included.
+    pub(super) fn until(&self, is_wanted: impl Fn(&str) -> bool, limit: Duration) -> anyhow::Result<Vec<String>> {
+        let deadline = Instant::now() + limit;
+        let mut said = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((_, line)) = self.lines.recv_timeout(left) else {
+                let last = said.iter().rev().take(8).collect::<Vec<_>>();
+                bail!("the child said nothing of the kind within {limit:?}, but at last {last:?}");
+            };
+            let is_last = is_wanted(&line);
+            said.push(line);
+            if is_last {
+                return Ok(said);
+            }
+        }
+    }
+
     /// Ends it and returns what it said and nobody heard yet, with the time of each line.
     pub(super) fn end(
         mut self,
         end: impl FnOnce(&mut Child) -> anyhow::Result<()>,
     ) -> anyhow::Result<Vec<(Instant, String)>> {
-        let ended = end(&mut self.child);
+        let ended = end(&mut self.child.0);
         // Whatever became of that, no child is left behind.
-        let _ = self.child.kill();
-        self.child.wait()?;
+        drop(self.child);
         ended?;
         self.reader.join().map_err(|_| anyhow::anyhow!("the reader of the child's output ended early"))?;
         Ok(self.lines.iter().collect())
@@ -161,6 +190,23 @@ pub(super) fn note(line: &str, ledger: &mut Ledger) -> anyhow::Result<()> {
         Some(("fail", reason)) => bail!("the load failed by itself: {reason}"),
         _ => {}
     }
+    Ok(())
+}
+
+/// Holds what was found against what was promised.
+pub(super) fn judge(ledger: &Ledger, found: &HashMap<String, usize>) -> anyhow::Result<()> {
+    let violations = ledger.judge(found);
+    for violation in &violations {
+        println!("{violation}");
+    }
+    ensure!(violations.is_empty(), "{} violations", violations.len());
+    Ok(())
+}
+
+/// Proves every invariant of a store that nobody else writes to.
+pub(super) async fn prove(store: &Store) -> anyhow::Result<()> {
+    let report = check::run(store, check::Options::default(), &mut |_| {}).await?;
+    ensure!(report.findings.is_empty(), "the checker found {:?}", report.findings);
     Ok(())
 }
 

@@ -5,11 +5,12 @@
 //! removed again and swept while others refer to the same content.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use posthouse_mail::stage::StoredMessage;
 use posthouse_mail::structure::MessageStructure;
 use posthouse_mail::{AccountId, Address, DomainId, FlagSet, IngestId, MailboxId, SpecialUse, Uid, UnixMillis};
@@ -19,6 +20,7 @@ use posthouse_storage::{Error, StagedBody, Store, Writer, account, domain, keys,
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use crate::served;
 use crate::workload::{self, TRY_FIELD};
 
 #[derive(clap::Args)]
@@ -32,10 +34,20 @@ pub struct Args {
     /// The FoundationDB cluster to write to, instead of a directory
     #[arg(long)]
     cluster_file: Option<PathBuf>,
+    /// The data node that serves the store; the directory is then the folder of both nodes
+    #[arg(long)]
+    server: Option<SocketAddr>,
+    /// Tells temporary errors of the store and goes on, as the mail server's clients would
+    #[arg(long)]
+    patient: bool,
 }
 
 pub const ACCOUNTS: u64 = 6;
 const DOMAIN: DomainId = DomainId::new(1);
+/// Longer than every limit of the store together: then a call hangs.
+const STEP_MAX: Duration = Duration::from_secs(90);
+/// What a client waits before it tries again.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Bodies that others may send too.
 const SHARED_MAX: usize = 24;
 
@@ -45,6 +57,8 @@ pub fn settings() -> posthouse_conf::Storage {
         segment_max: posthouse_conf::Size::mib(2),
         journal_max: posthouse_conf::Size::kib(256),
         checkpoint_interval: posthouse_conf::Span::ms(300),
+        // Segments are emptied as fast as they can be.
+        background_rate: posthouse_conf::Size::mib(1 << 10),
         ..posthouse_conf::Storage::default()
     }
 }
@@ -110,9 +124,8 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let is_cluster = arguments.cluster_file.is_some();
-        let settings = arguments.cluster_file.as_deref().map_or_else(|| Ok(settings()), cluster_settings)?;
-        let store = Store::open(&arguments.dir, &settings).await?;
-        let inboxes = make_accounts(&store, ACCOUNTS).await?;
+        let faults = if arguments.is_patient() { Faults::Pass } else { Faults::Fail };
+        let (store, inboxes) = open(arguments, faults).await?;
         say("ready");
         let shared = Arc::new(Mutex::new(Vec::new()));
         for (account, inbox) in inboxes {
@@ -128,8 +141,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
                 kept: Vec::new(),
                 // A cluster is judged message by message over its connections.
                 kept_max: if is_cluster { 100 } else { usize::MAX },
-                // A cluster that loses a server may be away for some seconds; a local store may not.
-                faults: if is_cluster { Faults::Pass } else { Faults::Fail },
+                faults,
             };
             tokio::spawn(owner.work());
         }
@@ -137,13 +149,48 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
             // As if days had passed, so that released bodies are freed under the others' feet. In a cluster that would take
             // the stages of bodies that are just being written.
             let later = UnixMillis(now().0 + if is_cluster { 0 } else { 3 * 24 * 3_600_000 });
-            match store.sweep(later).await {
-                Err(error) if is_cluster && error.failure().try_again => {}
+            let swept = async {
+                store.sweep(later).await?;
+                store.rewrite_segments().await
+            };
+            match swept.await {
+                Err(error) if faults == Faults::Pass && error.failure().try_again => {}
                 outcome => drop(outcome?),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
+}
+
+impl Args {
+    /// A cluster that loses a server may be away for some seconds, and so may a data node; a local store may not.
+    fn is_patient(&self) -> bool {
+        self.patient || self.cluster_file.is_some() || self.server.is_some()
+    }
+}
+
+/// Opens the store, as often as that takes: a patient load is its own supervisor.
+async fn open(arguments: &Args, faults: Faults) -> anyhow::Result<(Store, Vec<(AccountId, MailboxId)>)> {
+    loop {
+        let opened = async {
+            let store = match (&arguments.server, &arguments.cluster_file) {
+                (Some(server), _) => served::connect_store(&arguments.dir, *server).await?,
+                (None, Some(cluster)) => Store::open(&arguments.dir, &cluster_settings(cluster)?).await?,
+                (None, None) => Store::open(&arguments.dir, &settings()).await?,
+            };
+            let made = make_accounts(&store, ACCOUNTS).await;
+            if made.is_err() {
+                // The directory is free for the next try.
+                store.close().await?;
+            }
+            Ok((store, made?))
+        };
+        match opened.await {
+            Err(error) if faults.pass(&error) => say(&format!("fault {error:#}")),
+            opened => return opened,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// One line in one write: the parent reads whole lines or none.
@@ -179,16 +226,33 @@ enum Faults {
     Fail,
 }
 
+impl Faults {
+    fn pass(self, error: &anyhow::Error) -> bool {
+        let cause = error.downcast_ref::<Error>();
+        self == Self::Pass && cause.is_some_and(|error| error.failure().try_again)
+    }
+}
+
 impl Owner {
     async fn work(mut self) {
         loop {
-            let step = match self.random.random_range(0..6) {
-                0 => self.remove_some().await,
-                1 | 2 if self.kept.len() > self.kept_max => self.remove_some().await,
-                _ => self.deliver_some().await,
+            let is_removal = match self.random.random_range(0..6) {
+                0 => true,
+                1 | 2 => self.kept.len() > self.kept_max,
+                _ => false,
             };
-            match step {
-                Err(error) if self.passes(&error) => say(&format!("fault {error:#}")),
+            let step = async {
+                match is_removal {
+                    true => self.remove_some().await,
+                    false => self.deliver_some().await,
+                }
+            };
+            let step = tokio::time::timeout(STEP_MAX, step).await;
+            match step.unwrap_or_else(|_| Err(anyhow::anyhow!("a call had no answer after {STEP_MAX:?}"))) {
+                Err(error) if self.faults.pass(&error) => {
+                    say(&format!("fault {error:#}"));
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => {
                     say(&format!("fail {error:#}"));
                     return;
@@ -196,11 +260,6 @@ impl Owner {
                 Ok(()) => {}
             }
         }
-    }
-
-    fn passes(&self, error: &anyhow::Error) -> bool {
-        let cause = error.downcast_ref::<Error>();
-        self.faults == Faults::Pass && cause.is_some_and(|error| error.failure().try_again)
     }
 
     async fn deliver_some(&mut self) -> anyhow::Result<()> {
@@ -227,7 +286,7 @@ impl Owner {
                     self.kept.push((stored.uid, name));
                 }
                 Err(Error::NotFound) => {}
-                Err(error) => bail!("append: {error}"),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
