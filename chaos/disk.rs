@@ -1,8 +1,9 @@
-//! A file system of its own, in a file: something to cut the power of, and a device whose writes can be counted.
+//! A file system of its own, in a file or in memory: something to cut the power of, to fill, or to count the writes of.
 //!
-//! Needs root, losetup, mkfs.ext4 and mount.
+//! Needs root and mount; one in a file also losetup and mkfs.ext4.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,6 +43,47 @@ impl Disk {
         let counters = fs::read_to_string(format!("/sys/block/{name}/stat"))?;
         let sectors = counters.split_whitespace().nth(6).context("the kernel counts sectors written")?;
         Ok(sectors.parse::<u64>()? * SECTOR)
+    }
+}
+
+/// Mounts a file system in memory of so many octets.
+pub fn mount_memory(lab: &Path, octets: u64) -> anyhow::Result<Mounted> {
+    let mount = lab.join("mount");
+    fs::create_dir(&mount)?;
+    tool("mount", &["-t", "tmpfs", "-o", &format!("size={octets}"), "tmpfs", &mount.to_string_lossy()])?;
+    Ok(Mounted(mount))
+}
+
+/// A file that takes room away from others.
+pub struct Ballast {
+    file: fs::File,
+    size: u64,
+}
+
+impl Ballast {
+    pub fn new(mount: &Path) -> anyhow::Result<Self> {
+        Ok(Self { file: fs::File::create(mount.join("ballast"))?, size: 0 })
+    }
+
+    /// Takes all that is left, then gives so many octets back.
+    pub fn leave(&mut self, octets: u64) -> anyhow::Result<()> {
+        let zeros = vec![0; 64 << 10];
+        loop {
+            match self.file.write_at(&zeros, self.size) {
+                Ok(0) => break,
+                Ok(written) => self.size += written as u64,
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.give_back(octets)
+    }
+
+    /// Gives so many octets back.
+    pub fn give_back(&mut self, octets: u64) -> anyhow::Result<()> {
+        ensure!(self.size > octets, "the file system is too small for what it holds by now");
+        self.size -= octets;
+        Ok(self.file.set_len(self.size)?)
     }
 }
 

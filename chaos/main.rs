@@ -37,6 +37,8 @@ enum Command {
     FdbKill(scenario::fdb_kill::Args),
     /// Kill a data node and the node that keeps its store with it, by turns and together
     ServedKill(scenario::served_kill::Args),
+    /// Fill the file system under a process that writes to a store, again and again
+    DiskFull(scenario::disk_full::Args),
     /// Deliveries per second of the store alone, beside the disk's own limit and Maildir files
     StoreBench(bench::store::Args),
     /// Kill the whole server under mail, again and again, and read everything back
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::StoreLoad(arguments) => scenario::store_load::run(&arguments),
         Command::FdbKill(arguments) => scenario::fdb_kill::run(&arguments),
         Command::ServedKill(arguments) => scenario::served_kill::run(&arguments),
+        Command::DiskFull(arguments) => scenario::disk_full::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
         Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),

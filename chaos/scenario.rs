@@ -2,6 +2,7 @@
 
 pub mod check_fill;
 pub mod check_mutate;
+pub mod disk_full;
 pub mod fdb_kill;
 pub mod power_cut;
 pub mod served_kill;
