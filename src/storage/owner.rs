@@ -27,6 +27,9 @@ use crate::transaction::Transaction;
 /// Beats of the owner within the time after which it counts as gone.
 const BEATS: u32 = 4;
 
+/// Beats by which an owner proves that it lives: one may have been on its way when it was killed.
+const PROOF: u32 = 2;
+
 /// The row that names the owner.
 #[derive(Clone, PartialEq, prost::Message)]
 struct OwnerRow {
@@ -105,11 +108,11 @@ impl Ownership {
     pub(crate) async fn take(engine: &Engine, retry: Retry, claim: Claim) -> Result<Self, Error> {
         let incarnation = rand::random();
         let mut seen = transact(engine, retry, |txn| Box::pin(look(txn))).await?;
-        let mut since = Instant::now();
+        let mut vigil = Vigil::begin();
         loop {
             let is_free = match (&seen.0, claim) {
                 (None, _) | (_, Claim::Locked | Claim::Served(_)) => true,
-                (Some(owner), Claim::After(lease)) => owner.is_released || since.elapsed() >= lease,
+                (Some(owner), Claim::After(lease)) => owner.is_released || vigil.since.elapsed() >= lease,
             };
             if is_free {
                 let taken = transact(engine, retry, |txn| take(txn, incarnation, seen.clone())).await?;
@@ -123,14 +126,8 @@ impl Ownership {
             let asked = Instant::now();
             let now = transact(engine, retry, |txn| Box::pin(look(txn))).await?;
             // While the store itself is away its owner can't beat either.
-            since += asked.elapsed();
-            match (&now.0, &seen.0) {
-                (Some(owner), Some(before)) if owner == before && now.1 != seen.1 => {
-                    return Err(Error::Owned { by: owner.process.clone() });
-                }
-                (owner, before) if owner != before => since = Instant::now(),
-                _ => {}
-            }
+            vigil.since += asked.elapsed();
+            vigil.compare(&seen, &now)?;
             seen = now;
         }
     }
@@ -169,6 +166,34 @@ impl Ownership {
         }
         let own = self.incarnation;
         transact(&self.engine, self.retry, |txn| Box::pin(release(txn, own))).await
+    }
+}
+
+/// What a newcomer has seen of an owner's heart.
+struct Vigil {
+    /// Since when it has stood still.
+    since: Instant,
+    beats: u32,
+}
+
+impl Vigil {
+    fn begin() -> Self {
+        Self { since: Instant::now(), beats: 0 }
+    }
+
+    /// Compares two looks. `Owned` when the owner has proved that it lives.
+    fn compare(&mut self, before: &Seen, now: &Seen) -> Result<(), Error> {
+        if now.0 != before.0 {
+            *self = Self::begin();
+        } else if let Some(owner) = &now.0
+            && now.1 != before.1
+        {
+            *self = Self { since: Instant::now(), beats: self.beats + 1 };
+            if self.beats >= PROOF {
+                return Err(Error::Owned { by: owner.process.clone() });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -281,6 +306,20 @@ mod tests {
         drop(first);
         let second = Ownership::take(&engine, RETRY, LEASE).await.expect("its heart stood still");
         assert!(may_write(&engine, second.epoch()).await && !may_write(&engine, epoch).await);
+    }
+
+    #[test]
+    fn a_last_beat_that_was_on_its_way_keeps_nobody_out() {
+        let owner = OwnerRow { incarnation: 7, process: "the first".to_owned(), epoch: 3, is_released: false };
+        let seen = |beat: u8| (Some(owner.clone()), Some(bytes::Bytes::from(vec![beat])));
+        let mut vigil = Vigil::begin();
+        assert_eq!(vigil.compare(&seen(1), &seen(2)), Ok(()));
+        assert_eq!(vigil.compare(&seen(2), &seen(2)), Ok(()));
+        // A new owner's first beat is no proof either.
+        let other = (Some(OwnerRow { incarnation: 8, ..owner.clone() }), seen(3).1);
+        assert_eq!(vigil.compare(&seen(2), &other), Ok(()));
+        assert_eq!(vigil.compare(&seen(4), &seen(5)), Ok(()));
+        assert_eq!(vigil.compare(&seen(5), &seen(6)), Err(Error::Owned { by: "the first".to_owned() }));
     }
 
     #[tokio::test]
