@@ -49,7 +49,7 @@ pub(crate) async fn take(
     let mut written = 0;
     // The same ModSeq: not one message came, changed or left since then.
     let earlier = match before.filter(|entry| entry.modseq == row.modseq) {
-        Some(entry) => usable(taking.target, entry).await?,
+        Some(entry) => usable(taking.target, entry, row.generation).await?,
         None => None,
     };
     let mut rounds = match earlier {
@@ -84,15 +84,17 @@ pub(crate) async fn take(
     Ok(Some(Taken { entry: AccountEntry { head: name.to_vec(), ..entry }, written }))
 }
 
-/// What the point before has of an account, if all of it can be counted on.
-async fn usable(target: &Target, entry: &AccountEntry) -> Result<Option<AccountHead>, Error> {
+/// What the point before has of an account, if all of it can be counted on and is of the same generation: an account that
+/// came back from a backup has the ModSeq that it had then.
+async fn usable(target: &Target, entry: &AccountEntry, generation: u64) -> Result<Option<AccountHead>, Error> {
     let head = match head(target, entry).await {
         Err(Error::BackupDamaged(_)) => return Ok(None),
         head => head?,
     };
     let mut names = head.runs.iter().flat_map(|run| &run.parts).map(|part| &part.name).chain(&head.gone);
     let is_damaged = names.any(|name| target.is_suspect(&rows_path(name)));
-    Ok(if is_damaged { None } else { Some(head) })
+    let is_same = head.account.as_ref().is_some_and(|row| row.generation == generation);
+    Ok(if is_damaged || !is_same { None } else { Some(head) })
 }
 
 /// What a point has of an account.

@@ -80,6 +80,9 @@ pub(crate) struct PointRow {
     /// Octets that the run wrote.
     #[prost(uint64, tag = "12")]
     pub written: u64,
+    /// The id of an empty body: stores that name bodies alike have the same.
+    #[prost(bytes = "vec", tag = "13")]
+    pub naming: Vec<u8>,
 }
 
 /// One fact of the site.

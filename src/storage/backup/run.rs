@@ -103,6 +103,7 @@ impl Run<'_> {
             account_count: accounts.count,
             messages: accounts.messages,
             written: 0,
+            naming: naming(self.store),
         };
         let octets: HashSet<&str> = first.written.iter().chain(&second.written).map(String::as_str).collect();
         let of_packs: u64 = second.packs.iter().filter(|p| octets.contains(p.name.as_str())).map(|p| p.octets).sum();
@@ -125,12 +126,14 @@ impl Run<'_> {
         })
     }
 
-    /// The newest point that can be read.
+    /// The newest point that can be read. One of another store, from which this one came back, names bodies that are not
+    /// here: nothing of it can be taken over.
     async fn before(&self) -> Result<Option<PointRow>, Error> {
+        let naming = naming(self.store);
         for id in point::ids(self.target).await?.iter().rev() {
             match point::load(self.target, id).await {
                 Err(Error::BackupDamaged(_)) => {}
-                row => return row.map(Some),
+                row => return Ok(Some(row?).filter(|row| row.naming == naming)),
             }
         }
         Ok(None)
@@ -188,6 +191,11 @@ impl Run<'_> {
         }
         list.finish().await
     }
+}
+
+/// What tells whether two stores give a content the same id.
+fn naming(store: &Store) -> Vec<u8> {
+    store.body_hasher().finalize().as_bytes().to_vec()
 }
 
 #[derive(Default)]
