@@ -26,6 +26,9 @@ const TRIES: u32 = 6;
 /// The first wait between them; doubles.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// Things left out that are told.
+const LEFT_OUT_MAX: usize = 1000;
+
 /// A mailbox of the backup and where it goes.
 struct Move {
     from: MailboxImage,
@@ -51,7 +54,11 @@ pub(super) async fn run(
         None => found(services, &image).await?,
     };
     let total: usize = moves.iter().map(|one| one.from.messages).sum();
-    let mut work = Work { services, id, total, done: 0, progress };
+    let mut left_out = Vec::new();
+    for reason in image.damaged() {
+        left_out.push(format!("messages: {reason}"));
+    }
+    let mut work = Work { services, id, total, done: 0, left_out, progress };
     for one in &moves {
         work.mailbox((&mut point, &mut image), one).await?;
     }
@@ -61,7 +68,7 @@ pub(super) async fn run(
         mailboxes: moves.into_iter().map(|one| one.to).collect(),
         messages: u64::try_from(work.done).unwrap_or(u64::MAX),
         under_way: 0,
-        left_out: Vec::new(),
+        left_out: work.left_out,
     })
 }
 
@@ -129,6 +136,8 @@ struct Work<'a> {
     id: AccountId,
     total: usize,
     done: usize,
+    /// What the backup can no longer tell.
+    left_out: Vec<String>,
     progress: Progress<'a>,
 }
 
@@ -144,7 +153,16 @@ impl Work<'_> {
         let mut under_way = FuturesOrdered::new();
         for place in 0..one.from.messages {
             let Some(message) = image.message(one.from.id, place).await.map_err(words)? else { break };
-            let staged = point.stage(&self.services.store, &message.blob).await.map_err(words)?;
+            let staged = match point.stage(&self.services.store, &message.blob).await {
+                Err(Error::BackupDamaged(reason)) => {
+                    point.confirm().await.map_err(words)?;
+                    if self.left_out.len() < LEFT_OUT_MAX {
+                        self.left_out.push(format!("a message of {}: {reason}", one.from.path));
+                    }
+                    continue;
+                }
+                staged => staged.map_err(words)?,
+            };
             under_way.push_back(deliver(self.services.mailboxes.clone(), self.id, append(target, message, staged)));
             if under_way.len() >= window {
                 self.note(under_way.next().await)?;

@@ -46,6 +46,8 @@ pub struct AccountImage {
     live: Vec<Live>,
     /// The part used last is at the end.
     parts: VecDeque<(Vec<u8>, Arc<Vec<MessageEntry>>)>,
+    /// Objects of it that cannot be read; what only they told is not seen.
+    damaged: Vec<String>,
 }
 
 /// A mailbox of it.
@@ -83,7 +85,15 @@ impl OpenPoint {
     /// Opens the named point, or the newest.
     pub async fn open(target: &Target, id: Option<&str>) -> Result<Self, Error> {
         let (id, row) = point::choose(target, id).await?;
-        let packs = bundle::read_all::<PackRow>(target, &row.packs).await?;
+        let mut packs = Vec::new();
+        for name in &row.packs {
+            match bundle::read::<PackRow>(target, name).await {
+                Ok(listed) => packs.extend(listed),
+                // Its packs are missed where a body is asked for that no other one has.
+                Err(Error::BackupDamaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Self { target: target.clone(), id, row, bodies: Lookup::new(target, packs) })
     }
 
@@ -103,10 +113,20 @@ impl OpenPoint {
         Ok(None)
     }
 
+    /// Proves that the backup is still there: what cannot be found in it then is lost, not away.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        match self.target.place.size(&point::path(&self.id)).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::Unavailable(format!("the point {} was taken away while it was read", self.id))),
+        }
+    }
+
     /// Stages a body of the point in a store.
     pub async fn stage(&mut self, store: &Store, blob: &BlobId) -> Result<StagedBody, Error> {
         let found = self.bodies.find(blob).await?;
-        let missing = || Error::BackupDamaged(format!("point {}: the body {blob} is in none of its packs", self.id));
+        let id = &self.id;
+        let missing =
+            || Error::BackupDamaged(format!("point {id}: the body {blob} is in none of its packs that can be read"));
         let (index, body) = found.ok_or_else(missing)?;
         let mut writer = store.body_writer();
         let mut number = 0;
@@ -127,7 +147,8 @@ impl AccountImage {
         let address = Address::parse(&entry.address)
             .map_err(|_| Error::BackupDamaged(format!("an account has the address {:?}", entry.address)))?;
         let (target, parts) = (target.clone(), VecDeque::new());
-        let mut image = Self { target, head, address, mailboxes: Vec::new(), live: Vec::new(), parts };
+        let (mailboxes, live, damaged) = (Vec::new(), Vec::new(), Vec::new());
+        let mut image = Self { target, head, address, mailboxes, live, parts, damaged };
         image.live = image.find_live().await?;
         image.mailboxes = image.list()?;
         Ok(image)
@@ -136,6 +157,11 @@ impl AccountImage {
     /// Its mailboxes by their paths, INBOX first.
     pub fn mailboxes(&self) -> &[MailboxImage] {
         &self.mailboxes
+    }
+
+    /// What of it cannot be read, in words. An older word on a message stands in for a newer one that is lost.
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
     }
 
     /// PHC string of argon2id; `None`: no password opened it.
@@ -186,7 +212,10 @@ impl AccountImage {
             let parts = &self.head.runs[run].parts;
             let Some(place) = parts.partition_point(|part| part.first <= email).checked_sub(1) else { continue };
             let name = parts[place].name.clone();
-            let part = self.part(name).await?;
+            let part = match self.part(name).await {
+                Err(Error::BackupDamaged(_)) => continue,
+                part => part?,
+            };
             if let Ok(at) = part.binary_search_by_key(&email, |entry| entry.email) {
                 return Ok((part, at));
             }
@@ -216,7 +245,7 @@ impl AccountImage {
         let mut live = Vec::new();
         for run in (0..self.head.runs.len()).rev() {
             for name in self.head.runs[run].parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>() {
-                for entry in bundle::read::<MessageEntry>(&self.target, &name).await? {
+                for entry in self.readable::<MessageEntry>(&name).await? {
                     // The first run has most of them, and nothing comes after it that could be told twice.
                     let is_new = if run == 0 { !told.contains(&entry.email) } else { told.insert(entry.email) };
                     if is_new {
@@ -235,13 +264,26 @@ impl AccountImage {
         Ok(live)
     }
 
-    async fn gone(&self) -> Result<HashMap<u64, BTreeSet<u32>>, Error> {
+    async fn gone(&mut self) -> Result<HashMap<u64, BTreeSet<u32>>, Error> {
         let mut gone: HashMap<u64, BTreeSet<u32>> = HashMap::new();
-        for entry in bundle::read_all::<GoneEntry>(&self.target, &self.head.gone).await? {
-            let uids = entry.uids.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
-            gone.entry(entry.mailbox).or_default().extend(uids);
+        for name in self.head.gone.clone() {
+            for entry in self.readable::<GoneEntry>(&name).await? {
+                let uids = entry.uids.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
+                gone.entry(entry.mailbox).or_default().extend(uids);
+            }
         }
         Ok(gone)
+    }
+
+    /// The records of an object; none, and a word about it, when it is damaged.
+    async fn readable<T: prost::Message + Default>(&mut self, name: &[u8]) -> Result<Vec<T>, Error> {
+        match bundle::read(&self.target, name).await {
+            Err(Error::BackupDamaged(reason)) => {
+                self.damaged.push(reason);
+                Ok(Vec::new())
+            }
+            records => records,
+        }
     }
 
     fn list(&self) -> Result<Vec<MailboxImage>, Error> {

@@ -157,7 +157,15 @@ impl Lookup {
             if self.cache.iter().any(|index| index.name == pack.name) {
                 continue;
             }
-            let index = Arc::new(PackIndex::load(&self.target, &pack.name, pack.octets).await?);
+            let index = match PackIndex::load(&self.target, &pack.name, pack.octets).await {
+                Ok(index) => Arc::new(index),
+                Err(Error::BackupDamaged(_)) => {
+                    // It holds nothing; what only it had is missed by whoever looks for it.
+                    self.packs.retain(|other| other.name != pack.name);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             self.keep(index.clone());
             if let Some(body) = index.find(blob).cloned() {
                 return Ok(Some((index, body)));

@@ -48,6 +48,23 @@ pub struct Restored {
     pub left_out: Vec<String>,
 }
 
+/// Things left out that are told one by one.
+const LEFT_OUT_MAX: usize = 1000;
+
+impl Restored {
+    /// What the backup can no longer tell is left out, and everything else comes back. Where the point itself is gone
+    /// meanwhile, nothing is, and the restore ends.
+    async fn leave_out(&mut self, point: &OpenPoint, what: String) -> Result<(), Error> {
+        point.confirm().await?;
+        match self.left_out.len() {
+            0..LEFT_OUT_MAX => self.left_out.push(what),
+            LEFT_OUT_MAX => self.left_out.push("and more".to_owned()),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// The row that says which point is being restored.
 const MARK: &str = "restore";
 
@@ -68,7 +85,16 @@ pub async fn whole(
     site::restore(store, &point, fences, &mut restored).await?;
     let mut accounts = Accounts::of(target, Some(point.row.clone()));
     let total = point.row.account_count.saturating_add(1);
-    while let Some(entry) = accounts.next().await? {
+    loop {
+        let entry = match accounts.next().await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(Error::BackupDamaged(reason)) => {
+                restored.leave_out(&point, format!("accounts of a list: {reason}")).await?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         account::restore(store, (&mut point, &entry), (fences, now), &mut restored).await?;
         let Restored { accounts, messages, .. } = restored;
         progress(&Step { done: accounts, total, accounts, messages, ..Step::of(Phase::Restore) });

@@ -3,6 +3,7 @@
 
 mod changing;
 mod damage;
+mod lacking;
 mod under_way;
 
 use std::collections::BTreeMap;

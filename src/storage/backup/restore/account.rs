@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use posthouse_mail::stage::BodyRef;
-use posthouse_mail::{AccountId, BlobId, DomainId, EmailId, IngestId, MailboxId, ThreadId, UnixMillis};
+use posthouse_mail::{AccountId, Address, BlobId, DomainId, EmailId, IngestId, MailboxId, ThreadId, UnixMillis};
 
 use super::{Fences, Restored};
 use crate::address;
@@ -44,17 +44,53 @@ pub(super) async fn restore(
         restored.messages += row.email_count;
         return Ok(());
     }
-    let image = AccountImage::load(&point.target, entry).await?;
+    let image = match AccountImage::load(&point.target, entry).await {
+        Err(Error::BackupDamaged(reason)) => {
+            restored.leave_out(point, format!("the account {}: {reason}", entry.address)).await?;
+            return Ok(());
+        }
+        image => image?,
+    };
+    for reason in image.damaged() {
+        restored.leave_out(point, format!("messages of {}: {reason}", entry.address)).await?;
+    }
     let writer = Writer { fence: fences(keys::account_shard(id)), account: id, now };
     let row = image.head.account.clone().unwrap_or_default();
+    // Asked before anything is written: what belongs to no account would be damage.
+    let place = place(&mut store.snapshot(), id, &row).await?;
+    if let Err(reason) = place {
+        restored.leave_out(point, format!("the account {}: {reason}", entry.address)).await?;
+        return Ok(());
+    }
     let domain_fence = fences(keys::domain_shard(DomainId::new(row.domain)));
     let mut work = Work { store, point, image, writer, sums: Sums::default(), bodies: HashMap::new() };
-    work.messages().await?;
+    work.messages(restored).await?;
     restored.messages += work.sums.emails;
     if let Err(reason) = work.account(row, domain_fence).await? {
-        restored.left_out.push(format!("the account {}: {reason}", entry.address));
+        restored.leave_out(work.point, format!("the account {}: {reason}", entry.address)).await?;
     }
     Ok(())
+}
+
+/// Whether the address of an account has its row already; `Err` with a reason when there is no place for the account.
+async fn place(
+    txn: &mut Transaction<'_>,
+    id: AccountId,
+    row: &AccountRow,
+) -> Result<Result<(Address, bool), &'static str>, Error> {
+    let domain = DomainId::new(row.domain);
+    if codec::get::<DomainRow>(txn, &keys::domain(domain)).await?.is_none() {
+        return Ok(Err("its domain was deleted while the backup was taken"));
+    }
+    let address = Address::parse(&row.address)
+        .map_err(|_| Error::BackupDamaged(format!("an account has the address {:?}", row.address)))?;
+    let found = codec::get::<AddressRow>(txn, &keys::address(domain, &address::folded(&address))).await?;
+    match found {
+        Some(found) if found.account != Some(id.get()) => {
+            Ok(Err("its address had gone to another while the backup was taken"))
+        }
+        found => Ok(Ok((address, found.is_some()))),
+    }
 }
 
 struct Work<'a> {
@@ -93,7 +129,7 @@ struct Ready {
 }
 
 impl Work<'_> {
-    async fn messages(&mut self) -> Result<(), Error> {
+    async fn messages(&mut self, restored: &mut Restored) -> Result<(), Error> {
         let mut places: BTreeMap<u64, Vec<(u64, u32)>> = BTreeMap::new();
         for live in self.image.live() {
             places.entry(live.email).or_default().push((live.mailbox, live.uid));
@@ -101,7 +137,13 @@ impl Work<'_> {
         let mut batch: Vec<Ready> = Vec::new();
         let mut weight = 0;
         for (email, places) in places {
-            let ready = self.ready(email, &places).await?;
+            let ready = match self.ready(email, &places).await {
+                Err(Error::BackupDamaged(reason)) => {
+                    restored.leave_out(self.point, format!("a message of {}: {reason}", self.image.address)).await?;
+                    continue;
+                }
+                ready => ready?,
+            };
             let octets = prost::Message::encoded_len(&ready.row);
             if !batch.is_empty() && (batch.len() >= CHUNK || weight + octets > BATCH_OCTETS) {
                 self.write(std::mem::take(&mut batch)).await?;
@@ -246,21 +288,14 @@ async fn put_account(
     domain_fence: Fence,
 ) -> Result<Result<(), &'static str>, Error> {
     check_fence(txn, writer.fence).await?;
-    let domain = DomainId::new(row.domain);
-    if codec::get::<DomainRow>(txn, &keys::domain(domain)).await?.is_none() {
-        return Ok(Err("its domain was deleted while the backup was taken"));
-    }
-    let address = posthouse_mail::Address::parse(&row.address)
-        .map_err(|_| Error::BackupDamaged(format!("an account has the address {:?}", row.address)))?;
-    let key = keys::address(domain, &address::folded(&address));
-    match codec::get::<AddressRow>(txn, &key).await? {
-        Some(found) if found.account == Some(writer.account.get()) => {}
-        Some(_) => return Ok(Err("its address had gone to another while the backup was taken")),
-        None => {
-            let account = Some(writer.account.get());
-            let of_address = AddressRow { address: row.address.clone(), account, targets: Vec::new() };
-            address::claim(txn, domain_fence, domain, &address, &of_address).await?;
-        }
+    let (address, is_there) = match place(txn, writer.account, row).await? {
+        Ok(place) => place,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    if !is_there {
+        let account = Some(writer.account.get());
+        let of_address = AddressRow { address: row.address.clone(), account, targets: Vec::new() };
+        address::claim(txn, domain_fence, DomainId::new(row.domain), &address, &of_address).await?;
     }
     for path in &head.subscriptions {
         txn.set(&keys::subscription(writer.account, path), &[]);

@@ -29,7 +29,7 @@ pub(super) async fn restore(
     restored: &mut Restored,
 ) -> Result<(), Error> {
     for name in &point.row.site {
-        for entry in bundle::read::<SiteEntry>(&point.target, name).await? {
+        for entry in readable::<SiteEntry>(point, name, restored).await? {
             match entry.fact {
                 Some(SiteFact::Domain(entry)) => {
                     let (id, row) = (DomainId::new(entry.id), &entry.row.unwrap_or_default());
@@ -107,19 +107,40 @@ pub(super) async fn restore_transit(
     restored: &mut Restored,
 ) -> Result<(), Error> {
     for name in point.row.transit.clone() {
-        for entry in bundle::read::<TransitEntry>(&point.target, &name).await? {
+        for entry in readable::<TransitEntry>(point, &name, restored).await? {
             let id = entry.id.as_slice().try_into().map(u128::from_be_bytes).map(IngestId::new);
             let id = id.map_err(|_| damaged("a message under way has no id"))?;
             let spooled = entry.spool.as_ref().and_then(|row| row.message.as_ref());
             let message = spooled.or_else(|| entry.queue.as_ref().and_then(|row| row.message.as_ref()));
             let blob = blob_of(message.ok_or_else(|| damaged("a message under way is empty"))?)?;
-            let staged = &point.stage(store, &blob).await?;
+            let staged = match point.stage(store, &blob).await {
+                Err(Error::BackupDamaged(reason)) => {
+                    restored.leave_out(point, format!("the message {id} under way: {reason}")).await?;
+                    continue;
+                }
+                staged => &staged?,
+            };
             let entry = &entry;
             store.transact(|txn| boxed(put_transit(txn, id, entry, staged))).await?;
             restored.under_way += 1;
         }
     }
     Ok(())
+}
+
+/// The records of an object; none, and a word about it, when it is damaged.
+async fn readable<T: prost::Message + Default>(
+    point: &OpenPoint,
+    name: &[u8],
+    restored: &mut Restored,
+) -> Result<Vec<T>, Error> {
+    match bundle::read(&point.target, name).await {
+        Err(Error::BackupDamaged(reason)) => {
+            restored.leave_out(point, format!("domains, aliases, keys or mail under way: {reason}")).await?;
+            Ok(Vec::new())
+        }
+        records => records,
+    }
 }
 
 fn blob_of(row: &TransitRow) -> Result<BlobId, Error> {

@@ -1,0 +1,119 @@
+//! What a backup lacks, or what the store could no longer read, keeps nothing else from being taken and from coming back.
+
+use posthouse_mail::{AccountId, EmailId, SpecialUse};
+
+use super::{Elsewhere, Rig, seen};
+use crate::backup::bundle::BundleWriter;
+use crate::backup::record::SiteEntry;
+use crate::backup::restore::{Restored, Wish, whole};
+use crate::backup::{Phase, Step, Target, point, run};
+use crate::check::tests::lay;
+use crate::error::Error;
+use crate::fixture::{ALICE, NOW, fence};
+use crate::message::{self, Target as To};
+use crate::{keys, mailbox};
+
+/// A restore elsewhere, which is whole by the checker.
+async fn brought(target: &Target) -> (Elsewhere, Restored) {
+    let elsewhere = Elsewhere::new().await;
+    let restored = elsewhere.restore(target, None).await.unwrap();
+    (elsewhere, restored)
+}
+
+#[tokio::test]
+async fn a_body_that_is_lost_keeps_no_other_message_from_coming_back() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let mut expect = seen(&rig.fixture.store, ALICE).await;
+    let email = message::email(&rig.fixture.store, ALICE, EmailId::new(1)).await.unwrap().unwrap();
+    lay(&rig.fixture, &keys::blob_state(&email.body.blob), None).await;
+    let target = rig.target().await;
+    let taken = run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap();
+    assert!(!taken.is_whole());
+    let (elsewhere, restored) = brought(&target).await;
+    assert!(restored.left_out.iter().any(|what| what.contains("alice@x.test")), "{:?}", restored.left_out);
+    expect.remove(&("INBOX".to_owned(), 1)).unwrap();
+    assert_eq!(seen(&elsewhere.store, ALICE).await, expect);
+}
+
+#[tokio::test]
+async fn a_damaged_pack_hides_no_body_of_another_one() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    rig.take().await;
+    let then = seen(&rig.fixture.store, ALICE).await;
+    let packs = || rig.files().into_iter().filter(|path| path.to_str().unwrap().contains("packs"));
+    let before: Vec<_> = packs().collect();
+    for octets in 2000..2012 {
+        let item = rig.fixture.message(To::Role(SpecialUse::Inbox), octets).await;
+        rig.fixture.append(&item).await.unwrap();
+    }
+    rig.take().await;
+    let new = packs().find(|path| !before.contains(path)).unwrap();
+    let length = std::fs::metadata(&new).unwrap().len();
+    std::fs::File::options().write(true).open(&new).unwrap().set_len(length - 20).unwrap();
+    let (elsewhere, restored) = brought(&rig.target().await).await;
+    assert_eq!(restored.left_out.len(), 12, "{:?}", restored.left_out);
+    assert_eq!(seen(&elsewhere.store, ALICE).await, then);
+}
+
+#[tokio::test]
+async fn a_damaged_part_of_an_account_keeps_no_other_part_from_coming_back() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    rig.fixture.fill(1000).await;
+    let count = seen(&rig.fixture.store, ALICE).await.len();
+    rig.take().await;
+    let target = rig.target().await;
+    let image = crate::backup::image::OpenPoint::open(&target, None).await.unwrap();
+    let head = image.account(&crate::fixture::address("alice@x.test")).await.unwrap().unwrap().head;
+    let parts = &head.runs[0].parts;
+    assert!(parts.len() > 2, "{}", parts.len());
+    let hurt = rig.dir.path().join("backup").join(crate::backup::target::rows_path(&parts[1].name));
+    std::fs::write(&hurt, b"nothing").unwrap();
+    let lost = usize::try_from(parts[1].messages).unwrap();
+    let (elsewhere, restored) = brought(&target).await;
+    assert!(!restored.left_out.is_empty());
+    assert_eq!(seen(&elsewhere.store, ALICE).await.len(), count - lost);
+}
+
+#[tokio::test]
+async fn an_account_that_finds_no_place_leaves_no_rows() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let id = rig.take().await.point;
+    // As if its domain had been deleted after the account was taken.
+    let target = rig.target().await;
+    let mut row = point::load(&target, &id).await.unwrap();
+    row.site = BundleWriter::<SiteEntry>::new(&target).finish().await.unwrap().names;
+    point::save(&target, &id, &row).await.unwrap();
+    let (elsewhere, restored) = brought(&target).await;
+    assert_eq!(restored.left_out.len(), 1);
+    assert!(mailbox::list(&elsewhere.store, ALICE).await.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
+async fn a_backup_that_is_away_is_not_taken_for_one_that_lost_everything() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let [folder, away] = ["backup", "away"].map(|name| rig.dir.path().join(name));
+    let (target, elsewhere) = (rig.target().await, Elsewhere::new().await);
+    // As a disk that is unplugged: before the site's facts are read, and before the messages are.
+    for number in [1, 2] {
+        rig.fixture.account(AccountId::new(number), &format!("u{number}@x.test"), None).await;
+    }
+    rig.take().await;
+    for phase in [Phase::Site, Phase::Restore] {
+        let mut unplug = |step: &Step| {
+            if step.phase == phase && folder.exists() {
+                std::fs::rename(&folder, &away).unwrap();
+            }
+        };
+        let cut = whole(&elsewhere.store, &target, &Wish::default(), (&fence, NOW), &mut unplug).await;
+        assert!(matches!(cut, Err(Error::Unavailable(_))), "{cut:?}");
+        std::fs::rename(&away, &folder).unwrap();
+    }
+    let restored = elsewhere.restore(&target, None).await.unwrap();
+    assert_eq!((restored.accounts, restored.left_out), (3, Vec::new()));
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+}
