@@ -113,6 +113,7 @@ impl Run<'_> {
         let written = Written { packs: octets.into_iter().map(str::to_owned).collect() };
         let verified = verify::after_run(self.target, (&id, &row), &written, progress).await?;
         let mut damaged = accounts.damaged;
+        damaged.extend(transit.damaged);
         damaged.extend(first.damaged.iter().chain(&second.damaged).map(|blob| format!("the body {blob}")));
         Ok(Taken {
             point: id,

@@ -10,7 +10,7 @@ use super::bundle::{Bundle, BundleWriter};
 use super::record::{AliasEntry, DkimEntry, DomainEntry, SecretEntry, SiteEntry, SiteFact, TransitEntry, WorkEntry};
 use super::target::Target;
 use crate::codec;
-use crate::engine::Page;
+use crate::engine::{Page, RangeRequest};
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
 use crate::record::account::IdRow;
@@ -87,17 +87,19 @@ pub(crate) struct Transit {
     pub bundle: Bundle,
     pub oldest_spooled: Option<IngestId>,
     pub messages: u64,
+    /// What the store itself can no longer read.
+    pub damaged: Vec<String>,
 }
 
 /// Takes the mail under way.
 pub(crate) async fn take_transit(store: &Store, target: &Target) -> Result<Transit, Error> {
     let mut writer = BundleWriter::new(target);
     let (mut spool, mut queue) = (keys::spools(), keys::queue_messages());
-    let (mut oldest_spooled, mut messages) = (None, 0);
+    let (mut oldest_spooled, mut messages, mut damaged) = (None, 0, Vec::new());
     loop {
         let mut txn = store.snapshot();
-        let spooled = codec::page(&mut txn, &spool, TRANSIT_STEP).await?;
-        let queued = codec::page(&mut txn, &queue, TRANSIT_STEP).await?;
+        let spooled = txn.range_sealed(RangeRequest::new(&spool.begin, &spool.end).limit(TRANSIT_STEP)).await?;
+        let queued = txn.range_sealed(RangeRequest::new(&queue.begin, &queue.end).limit(TRANSIT_STEP)).await?;
         // Up to here both pages are whole: an id that one of them does not show has no row there.
         let end = [&spooled, &queued].into_iter().filter_map(end_of).min();
         let mut ids: Vec<IngestId> = [&spooled, &queued].into_iter().flat_map(ids_of).collect();
@@ -105,7 +107,14 @@ pub(crate) async fn take_transit(store: &Store, target: &Target) -> Result<Trans
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
-            let entry = one(&mut txn, id).await?;
+            let entry = match one(&mut txn, id).await {
+                Ok(entry) => entry,
+                Err(Error::Corrupt(reason)) => {
+                    damaged.push(format!("the message {id} under way: {reason}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             messages += 1;
             oldest_spooled = oldest_spooled.or(entry.spool.is_some().then_some(id));
             writer.push(&entry).await?;
@@ -114,7 +123,7 @@ pub(crate) async fn take_transit(store: &Store, target: &Target) -> Result<Trans
         spool.begin = keys::after(&keys::spool(end));
         queue.begin = keys::after(&keys::queue_message(end));
     }
-    Ok(Transit { bundle: writer.finish().await?, oldest_spooled, messages })
+    Ok(Transit { bundle: writer.finish().await?, oldest_spooled, messages, damaged })
 }
 
 fn ids_of(page: &Page) -> impl Iterator<Item = IngestId> + '_ {

@@ -78,6 +78,18 @@ async fn a_damaged_part_of_an_account_keeps_no_other_part_from_coming_back() {
 }
 
 #[tokio::test]
+async fn a_damaged_row_of_a_body_keeps_no_other_body_from_being_taken() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let email = message::email(&rig.fixture.store, ALICE, EmailId::new(1)).await.unwrap().unwrap();
+    lay(&rig.fixture, &keys::blob_state(&email.body.blob), Some(b"not what was written")).await;
+    let target = rig.target().await;
+    let taken = run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap();
+    assert!(taken.damaged.iter().any(|what| what.contains(&email.body.blob.to_string())), "{:?}", taken.damaged);
+    assert_eq!((taken.bodies, taken.messages), (6, 9));
+}
+
+#[tokio::test]
 async fn an_account_that_finds_no_place_leaves_no_rows() {
     let rig = Rig::new().await;
     rig.fill().await;
