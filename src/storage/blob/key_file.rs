@@ -4,7 +4,7 @@
 //! of it, so that a key never goes by a wrong name, and the key itself; the last line is the newest. The file is replaced
 //! as a whole and only by a longer one.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -57,7 +57,7 @@ pub(crate) struct SiteKey {
 
 /// The keys of a file, the newest last; none when there is no file.
 pub(crate) fn read(path: &Path) -> Result<Vec<SiteKey>, Error> {
-    let file = match std::fs::File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(broken(path, &format!("it cannot be read: {error}"))),
@@ -82,6 +82,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<SiteKey>, Error> {
 
 /// Adds a new key, making the file if there is none, and returns all.
 pub(crate) fn add(path: &Path) -> Result<Vec<SiteKey>, Error> {
+    // A node that rotates and a command that adds would else each write a file without the other's key.
+    let _alone = lock(path).map_err(|error| from_io(&error, &format!("locking the key file {}", path.display())))?;
     let mut keys = read(path)?;
     let octets = cipher::random_key()?;
     keys.push(SiteKey { id: KeyId::of(&octets), octets });
@@ -101,6 +103,13 @@ pub(crate) fn add(path: &Path) -> Result<Vec<SiteKey>, Error> {
     };
     replace().map_err(|error| from_io(&error, &format!("writing the key file {}", path.display())))?;
     Ok(keys)
+}
+
+/// Keeps others from replacing the file until it is dropped. The file itself cannot be locked, as another takes its place.
+fn lock(path: &Path) -> std::io::Result<File> {
+    let beside = path.with_added_extension("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside)?;
+    file.lock().map(|()| file)
 }
 
 fn parse(line: &str) -> Option<SiteKey> {
@@ -146,6 +155,21 @@ mod tests {
         assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [first, second]);
         let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "nobody else reads it");
+    }
+
+    #[test]
+    fn keys_added_at_once_are_all_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("storage.keys");
+        let added: Vec<KeyId> = std::thread::scope(|scope| {
+            let add_some =
+                || (0..10).map(|_| add(&path).expect("a key").last().expect("the newest").id).collect::<Vec<_>>();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(add_some)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect()
+        });
+        let kept: Vec<KeyId> = read(&path).expect("keys").iter().map(|key| key.id).collect();
+        let lost = added.iter().filter(|id| !kept.contains(id)).count();
+        assert_eq!((lost, kept.len()), (0, 40));
     }
 
     #[test]
