@@ -23,7 +23,7 @@ pub const LIMITS: NameLimits = NameLimits { mailboxes_max: 50, name_max: 60, dep
 pub struct Fixture {
     pub store: Store,
     next: Cell<u128>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub fn fence(shard: ShardId) -> Fence {
@@ -53,9 +53,21 @@ impl Fixture {
         let store = Store::open(dir.path(), &posthouse_conf::section::storage::Storage::default()).await.unwrap();
         let domain_fence = fence(keys::domain_shard(DOMAIN));
         domain::create(&store, domain_fence, DOMAIN, &"x.test".parse().unwrap(), NOW).await.unwrap();
-        let fixture = Self { store, next: Cell::new(1), _dir: dir };
+        let fixture = Self { store, next: Cell::new(1), dir };
         fixture.account(ALICE, "alice@x.test", None).await;
         fixture
+    }
+
+    /// The folder of the store.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// As after a restart.
+    pub async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        let settings = posthouse_conf::section::storage::Storage::default();
+        self.store = Store::open(self.dir.path(), &settings).await.unwrap();
     }
 
     pub async fn account(&self, id: AccountId, text: &str, quota_max: Option<u64>) {

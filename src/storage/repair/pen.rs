@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use posthouse_mail::UnixMillis;
+use posthouse_mail::stage::BodyRef;
+use posthouse_mail::{BlobId, UnixMillis};
 
 use super::Mended;
 use crate::codec::{self, Record};
@@ -100,6 +101,16 @@ impl<'s> Pen<'s> {
         self.write(&[kept, Edit::Clear(key.to_vec())]).await?;
         self.say(keys::describe(key), format!("{why}; laid aside as it was"));
         Ok(())
+    }
+
+    /// The content of a body; `None`: it is lost. A body that only cannot be read now, as its key or its place is away, ends
+    /// the repair: it must not be taken for lost.
+    pub(super) async fn body(&self, blob: BlobId) -> Result<Option<Bytes>, Error> {
+        match self.store.body_read(&BodyRef { blob, size: u64::MAX }, 0..u64::MAX).await {
+            Ok(content) => Ok(Some(content)),
+            Err(Error::Corrupt(_) | Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Every row of a range.

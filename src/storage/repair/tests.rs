@@ -175,3 +175,28 @@ async fn frames_that_nobody_knows_are_left_to_the_sweep() {
     let left = store.snapshot().range(crate::RangeRequest::new(&[0x45], &[0x47])).await.unwrap().rows;
     assert!(left.is_empty());
 }
+
+/// Messages whose row is lost, in a store whose bodies cannot be read at the moment.
+#[tokio::test]
+async fn what_cannot_be_read_now_is_not_taken_for_lost() {
+    let mut fixture = Fixture::new().await;
+    let item = fixture.message(message::Target::Role(posthouse_mail::SpecialUse::Inbox), 30_000).await;
+    let stored = fixture.append(&item).await.unwrap();
+    let right = mail(&fixture).await;
+    drop(item);
+    fixture.store.rotate_key(NOW).await.unwrap();
+    lay(&fixture, &keys::email(ALICE, stored.email), None).await;
+    let path = fixture.dir().join("storage.keys");
+    let both = std::fs::read_to_string(&path).unwrap();
+    let first = both.lines().find(|line| !line.starts_with('#')).unwrap();
+    std::fs::write(&path, both.replace(&format!("{first}\n"), "")).unwrap();
+    fixture.reopen().await;
+    let refused = run(&fixture.store, NOW, &no_structure, &mut |_| {}).await;
+    assert!(matches!(refused, Err(Error::Key(_))), "{refused:?}");
+    std::fs::write(&path, both).unwrap();
+    fixture.reopen().await;
+    let outcome = mend(&fixture).await;
+    assert!(outcome.report.is_whole(), "{:?}", outcome.report.findings);
+    assert_eq!(mail(&fixture).await, right, "{:?}", outcome.mended);
+    assert_eq!(fixture.messages("INBOX").await.len(), 1);
+}

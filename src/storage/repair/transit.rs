@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{Domain, IngestId};
 
 use super::pen::{Edit, Pen};
@@ -110,7 +109,7 @@ async fn remake(pen: &mut Pen<'_>, id: IngestId, work: &[(DestinationRow, QueueW
     }
     let place = format!("queued {id}");
     let body = match blob {
-        Some(blob) => pen.store.body_read(&BodyRef { blob, size: u64::MAX }, 0..u64::MAX).await.ok(),
+        Some(blob) => pen.body(blob).await?,
         None => None,
     };
     let Some((blob, body)) = blob.zip(body) else {

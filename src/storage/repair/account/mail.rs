@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{BlobId, MailboxId, Uid};
 
 use super::model::{Email, Model, email_key, is_modseq, new_thread, thread_of};
@@ -71,10 +70,7 @@ impl Model {
     }
 
     async fn remake_email(&mut self, pen: &Pen<'_>, (id, blob): (u64, BlobId), parse: Parse<'_>) -> Result<(), Error> {
-        // A body that cannot be read leaves its reference alone: a backup may bring it back.
-        let Ok(content) = pen.store.body_read(&BodyRef { blob, size: u64::MAX }, 0..u64::MAX).await else {
-            return Ok(());
-        };
+        let Some(content) = pen.body(blob).await? else { return Ok(()) };
         let places: Vec<(u64, u32)> =
             self.members.iter().filter(|(_, row)| row.email == id).map(|(place, _)| *place).collect();
         let told: Option<MembershipRow> = places.first().and_then(|place| self.members.get(place)).cloned();
