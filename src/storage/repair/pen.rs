@@ -10,7 +10,7 @@ use super::Mended;
 use crate::codec::{self, Record};
 use crate::error::Error;
 use crate::keys::{self, Key, KeyRange};
-use crate::record::{EmailMailbox, EmailRow};
+use crate::record::{EmailMailbox, EmailRow, QueueMessageRow};
 use crate::store::Store;
 use crate::transaction::{Transaction, check_fence};
 use crate::writer::boxed;
@@ -40,6 +40,10 @@ pub(super) enum Edit {
         key: Key,
         row: Box<EmailRow>,
     },
+    QueueMessage {
+        key: Key,
+        row: Box<QueueMessageRow>,
+    },
 }
 
 impl Edit {
@@ -52,7 +56,7 @@ impl Edit {
         match self {
             Self::Set(key, _) | Self::Lay(key, _) | Self::Clear(key) => key,
             Self::ClearRange(range) => &range.begin,
-            Self::Email { key, .. } | Self::NewEmail { key, .. } => key,
+            Self::Email { key, .. } | Self::NewEmail { key, .. } | Self::QueueMessage { key, .. } => key,
         }
     }
 }
@@ -157,6 +161,7 @@ async fn write_in(txn: &mut Transaction<'_>, store: &Store, edits: &[Edit]) -> R
                 }
             }
             Edit::NewEmail { key, row } => codec::put(txn, key, &**row)?,
+            Edit::QueueMessage { key, row } => codec::put(txn, key, &**row)?,
             Edit::Email { key, mailboxes, flags, keywords } => {
                 let mut row = codec::expect::<EmailRow>(txn, key, "the email").await?;
                 (row.mailboxes, row.flags, row.keywords) = (mailboxes.clone(), *flags, keywords.clone());

@@ -200,3 +200,44 @@ async fn what_cannot_be_read_now_is_not_taken_for_lost() {
     assert_eq!(mail(&fixture).await, right, "{:?}", outcome.mended);
     assert_eq!(fixture.messages("INBOX").await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_message_with_very_many_destinations_is_mended() {
+    let fixture = Fixture::new().await;
+    let item = fixture.message(message::Target::Role(posthouse_mail::SpecialUse::Inbox), 300).await;
+    let id = fixture.request();
+    let transit = crate::transit::Transit {
+        id,
+        reverse_path: posthouse_mail::ReversePath::Null,
+        body_type: Default::default(),
+        smtputf8: false,
+        envelope_id: None,
+        dsn_return: None,
+        body: item.body.body(),
+        added_headers: Vec::new(),
+        received_at: NOW,
+        account: None,
+        client_ip: None,
+        hello: String::new(),
+        protocol: String::new(),
+    };
+    let queued = |number: u32| {
+        let destination = format!("{}.{number}.test", ["a-rather-long-label-of-a-domain-name"; 4].join("."));
+        let to = crate::fixture::address(&format!("bob@{destination}"));
+        crate::spool::Queued {
+            destination: destination.parse().unwrap(),
+            recipients: vec![posthouse_mail::envelope::Recipient::new(posthouse_mail::ForwardPath::Address(to))],
+            due: NOW,
+            expires_at: posthouse_mail::UnixMillis(NOW.0 + 1000),
+        }
+    };
+    let all: Vec<_> = (0..700).map(queued).collect();
+    crate::queue::insert(&fixture.store, &transit, &item.body, &all, NOW).await.unwrap();
+    fixture.assert_whole().await;
+    lay(&fixture, &keys::queue_work(&all[3].destination, NOW, id), None).await;
+    let outcome = mend(&fixture).await;
+    assert!(outcome.report.is_whole(), "{:?}", outcome.report.findings);
+    assert_eq!(crate::queue::works_of(&fixture.store, id).await.unwrap().len(), 699);
+    let laid_aside = outcome.mended.iter().filter(|mended| mended.what.contains("laid aside")).count();
+    assert_eq!(laid_aside, 0, "{:?}", outcome.mended);
+}

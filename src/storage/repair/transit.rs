@@ -86,7 +86,7 @@ async fn messages(pen: &mut Pen<'_>, works: &Works) -> Result<u64, Error> {
         held(pen, id, row.message.clone(), BlobOwner::Queue(id)).await?;
         if right.len() != row.destinations.len() || right.iter().any(|place| !row.destinations.contains(place)) {
             row.destinations = right;
-            let edit = Edit::record(&keys::queue_message(id), &row);
+            let edit = Edit::QueueMessage { key: keys::queue_message(id), row: Box::new(row) };
             pen.mend(edit, place, "it names the work that there is").await?;
         }
     }
@@ -135,7 +135,8 @@ async fn remake(pen: &mut Pen<'_>, id: IngestId, work: &[(DestinationRow, QueueW
         destinations: work.iter().map(|(place, _)| place.clone()).collect(),
     };
     let what = "its row is lost: made anew from its body and its recipients, without a sender";
-    pen.mend(Edit::record(&keys::queue_message(id), &row), place, what).await?;
+    let edit = Edit::QueueMessage { key: keys::queue_message(id), row: Box::new(row) };
+    pen.mend(edit, place, what).await?;
     Ok(true)
 }
 
