@@ -87,6 +87,8 @@ pub(super) async fn mend(pen: &mut Pen<'_>, id: AccountId, known: &Known, parse:
     if model.was.is_none() {
         // A state that a client remembers of the lost row must not be taken for one of the new.
         model.row.generation = pen.now.seconds();
+        // Above whatever mailboxes that are gone had: a name that comes again must not have the UidValidity it had.
+        model.row.uid_validity = u32::try_from(pen.now.seconds()).unwrap_or(u32::MAX / 2);
     }
     model.mailboxes();
     model.mail(pen, &known.bodies_of(id), parse).await?;

@@ -241,3 +241,23 @@ async fn a_message_with_very_many_destinations_is_mended() {
     let laid_aside = outcome.mended.iter().filter(|mended| mended.what.contains("laid aside")).count();
     assert_eq!(laid_aside, 0, "{:?}", outcome.mended);
 }
+
+#[tokio::test]
+async fn a_mailbox_made_after_a_repair_has_a_uid_validity_of_its_own() {
+    let fixture = Fixture::new().await;
+    let gone = async || {
+        fixture.create("Gone").await.unwrap();
+        let row = fixture.mailbox("Gone").await;
+        let request = mailbox::Delete { request: fixture.request(), path: "Gone".to_owned() };
+        mailbox::delete(&fixture.store, &crate::fixture::writer(ALICE), &request).await.unwrap();
+        while mailbox::sweep(&fixture.store, &crate::fixture::writer(ALICE)).await.unwrap() {}
+        row.uid_validity
+    };
+    let before = gone().await;
+    lay(&fixture, &keys::account(ALICE), None).await;
+    let later = posthouse_mail::UnixMillis(NOW.0 + 86_400_000);
+    let outcome = run(&fixture.store, later, &no_structure, &mut |_| {}).await.unwrap();
+    assert!(outcome.report.is_whole());
+    let after = gone().await;
+    assert!(after > before, "{after} may stand for the messages of {before} in a client's memory");
+}
