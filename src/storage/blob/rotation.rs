@@ -22,6 +22,7 @@ use super::row::BlobRow;
 use crate::engine::{Engine, RangeRequest};
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
+use crate::seal;
 use crate::store::{Retry, Store, transact};
 use crate::transaction::Transaction;
 
@@ -51,6 +52,9 @@ struct RewrapRow {
     /// The first key of a row not walked yet; empty at the start.
     #[prost(bytes = "vec", tag = "3")]
     cursor: Vec<u8>,
+    /// A row of this walk could not be read. Once mended it may need its old key, so that there will be another walk.
+    #[prost(bool, tag = "4")]
+    is_short: bool,
 }
 
 /// Where the key file is: `storage.key_file`, or one in the store's own folder.
@@ -180,10 +184,12 @@ async fn step(txn: &mut Transaction<'_>, ring: &KeyRing) -> Result<bool, Error> 
     let range = keys::blob_states();
     let begin = if job.cursor.is_empty() { &range.begin } else { &job.cursor };
     // A snapshot read: only rows that change here have to stand still.
-    let page = txn.range(RangeRequest::new(begin, &range.end).bytes(STEP).snapshot()).await?;
-    for (key, value) in &page.rows {
-        if key_of(&BlobRow::decode(value)?.key) != ring.active() {
-            rewrap(txn, ring, key).await?;
+    let page = txn.range_sealed(RangeRequest::new(begin, &range.end).bytes(STEP).snapshot()).await?;
+    for (key, sealed) in &page.rows {
+        match seal::open(key, sealed) {
+            Ok(value) if key_of(&BlobRow::decode(&value)?.key) == ring.active() => {}
+            Ok(_) => rewrap(txn, ring, key).await?,
+            Err(_) => job.is_short = true,
         }
     }
     match page.rows.last() {
@@ -192,8 +198,8 @@ async fn step(txn: &mut Transaction<'_>, ring: &KeyRing) -> Result<bool, Error> 
             set_rewrap_row(txn, &job);
             return Ok(true);
         }
-        _ if job.walked => txn.clear(&keys::meta("rewrap")),
-        _ => set_rewrap_row(txn, &RewrapRow { walked: true, cursor: Vec::new(), ..job }),
+        _ if job.walked && !job.is_short => txn.clear(&keys::meta("rewrap")),
+        _ => set_rewrap_row(txn, &RewrapRow { walked: true, cursor: Vec::new(), is_short: false, ..job }),
     }
     Ok(false)
 }

@@ -53,7 +53,7 @@ pub(crate) async fn run(
     let mut pace = Pace::new(blobs.background_rate);
     let mut range = keys::large_blobs();
     loop {
-        let page = store.snapshot().range(RangeRequest::new(&range.begin, &range.end).limit(STEP)).await?;
+        let page = store.snapshot().range_sealed(RangeRequest::new(&range.begin, &range.end).limit(STEP)).await?;
         for (key, _) in &page.rows {
             let blob = KeyParts::of(key).blob().ok_or_else(|| Error::Corrupt("a key of a blob".to_owned()))?;
             if let Some(octets) = bring(store, blobs, objects, blob, now).await? {
@@ -81,7 +81,13 @@ async fn bring(
     blob: BlobId,
     now: UnixMillis,
 ) -> Result<Option<u64>, Error> {
-    let row = blobs.row(&blob).await?.filter(|row| row.object.is_empty());
+    let row = match blobs.row(&blob).await {
+        Err(Error::Corrupt(reason)) => {
+            emit(event::BodyDamaged { blob: blob.to_string(), reason });
+            return Ok(None);
+        }
+        row => row?.filter(|row| row.object.is_empty()),
+    };
     let Some(row) = row else {
         store.transact(|txn| Box::pin(forget(txn, blob))).await?;
         return Ok(None);
