@@ -2,14 +2,14 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::stream::{BoxStream, StreamExt as _};
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result as Outcome, UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as Outcome, UploadPart,
 };
 use posthouse_conf::storage::ObjectStore as ObjectSettings;
 
@@ -24,6 +24,8 @@ const DAY: u64 = 24 * 3600 * 1000;
 struct Flaky {
     inner: InMemory,
     fuse: Arc<AtomicUsize>,
+    /// It refuses to remove anything.
+    keeps: AtomicBool,
 }
 
 impl std::fmt::Display for Flaky {
@@ -62,7 +64,8 @@ impl ObjectStore for Flaky {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Outcome<ObjectPath>>) -> BoxStream<'static, Outcome<ObjectPath>> {
-        match burn(&self.fuse) {
+        let refusal = || Err(object_store::Error::Generic { store: "flaky", source: "it is kept".into() });
+        match burn(&self.fuse).and_then(|()| if self.keeps.load(Ordering::SeqCst) { refusal() } else { Ok(()) }) {
             Ok(()) => self.inner.delete_stream(paths),
             Err(error) => futures_util::stream::once(async { Err(error) }).boxed(),
         }
@@ -114,7 +117,8 @@ struct Site {
 
 impl Site {
     async fn new(kind: Kind) -> Self {
-        let objects = Arc::new(Flaky { inner: InMemory::new(), fuse: Arc::new(AtomicUsize::new(usize::MAX)) });
+        let fuse = Arc::new(AtomicUsize::new(usize::MAX));
+        let objects = Arc::new(Flaky { inner: InMemory::new(), fuse, keeps: AtomicBool::new(false) });
         let client = Objects::new(objects.clone(), &ObjectSettings::default());
         Self { rig: Rig::with_objects(kind, Some(client)).await, objects }
     }
@@ -291,4 +295,21 @@ async fn large_bodies_lie_in_s3() {
     drop(moto);
     let Err(error) = rig.read(&other, 0..9).await else { panic!("read from nowhere") };
     assert!(matches!(error, Error::Unavailable(_)) && error.failure().try_again, "{error}");
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_removed_keeps_no_body_from_moving() {
+    let site = Site::new(Kind::Segments).await;
+    let rig = &site.rig;
+    let first = rig.keep(&noise(80, LARGE), 1).await;
+    assert_eq!(rig.store.move_large(UnixMillis(1)).await.expect("moved").moved, 1);
+    rig.release(first, 1, 0).await;
+    assert_eq!(rig.store.sweep(UnixMillis(u64::MAX)).await.expect("swept").blobs, 1);
+    rig.keep(&noise(81, LARGE), 2).await;
+    site.objects.keeps.store(true, Ordering::SeqCst);
+    let report = rig.store.move_large(UnixMillis(2 * DAY)).await.expect("moved");
+    assert_eq!((report.moved, report.removed), (1, 0));
+    site.objects.keeps.store(false, Ordering::SeqCst);
+    assert_eq!(rig.store.move_large(UnixMillis(2 * DAY)).await.expect("tidied").removed, 1);
+    assert_eq!(site.count().await, 1);
 }
