@@ -91,10 +91,24 @@ impl Objects {
     /// A part of an object, whole or not at all.
     pub(crate) async fn read(&self, id: &ObjectId, range: Range<u64>) -> Result<Bytes, Error> {
         let wanted = range.end - range.start;
-        let octets = self.within(self.store.get_range(&self.path(id), range)).await?;
+        let octets = self.within(self.read_or_end(&self.path(id), range)).await?;
         match octets.len() as u64 == wanted {
             true => Ok(octets),
             false => Err(Error::Corrupt(format!("object {id} is cut short"))),
+        }
+    }
+
+    /// Nothing where the object ends before the range does: for a range that begins behind its end a service answers with
+    /// an error as for any other fault.
+    async fn read_or_end(&self, path: &Path, range: Range<u64>) -> object_store::Result<Bytes> {
+        let end = range.end;
+        let error = match self.store.get_range(path, range).await {
+            Err(error @ object_store::Error::Generic { .. }) => error,
+            answer => return answer,
+        };
+        match self.store.head(path).await {
+            Ok(found) if found.size < end => Ok(Bytes::new()),
+            _ => Err(error),
         }
     }
 

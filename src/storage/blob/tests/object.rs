@@ -313,3 +313,21 @@ async fn an_object_that_cannot_be_removed_keeps_no_body_from_moving() {
     assert_eq!(rig.store.move_large(UnixMillis(2 * DAY)).await.expect("tidied").removed, 1);
     assert_eq!(site.count().await, 1);
 }
+
+#[tokio::test]
+async fn an_object_that_is_cut_short_anywhere_is_damage_and_no_weather() {
+    let site = Site::new(Kind::Segments).await;
+    let rig = &site.rig;
+    let body = rig.keep(&noise(82, LARGE), 1).await;
+    rig.store.move_large(UnixMillis(1)).await.expect("moved");
+    let listed = site.objects.inner.list(None).next().await.expect("an object").expect("listed");
+    let whole = site.objects.inner.get(&listed.location).await.expect("read").bytes().await.expect("read");
+    for length in [whole.len() - 1, whole.len() / 2, 0] {
+        let cut = PutPayload::from(whole.slice(..length));
+        site.objects.inner.put(&listed.location, cut).await.expect("written");
+        let read = rig.read(&body, 0..LARGE as u64).await;
+        assert!(matches!(read, Err(Error::Corrupt(_))), "{length}: {read:?}");
+        let end = rig.read(&body, LARGE as u64 - 10..LARGE as u64).await;
+        assert!(matches!(end, Err(Error::Corrupt(_))), "{length}: {end:?}");
+    }
+}
