@@ -1,7 +1,7 @@
 //! Messages that prove themselves: a try names itself in `X-Try`, a body carries its own sum.
 
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, RngCore as _};
 
 /// The header field that names a try.
 pub const TRY_FIELD: &str = "X-Try: ";
@@ -60,6 +60,13 @@ pub fn mail(random: &mut StdRng, author: &str) -> Vec<u8> {
         body.extend((0..76).map(|_| ALPHABET[random.random_range(0..ALPHABET.len())]));
         body.extend_from_slice(b"\r\n");
     }
+    body
+}
+
+/// Sizes as `mail` has them, of octets that can't be packed.
+pub fn noise(random: &mut StdRng, _: &str) -> Vec<u8> {
+    let mut body = vec![0; mail_size(random)];
+    random.fill_bytes(&mut body);
     body
 }
 

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::disk::Disk;
-use crate::scenario::store_load::{make_accounts, now, request_id, stage, writer};
+use crate::scenario::store_load::{make_accounts, now, request_id, writer};
 use crate::workload;
 
 #[derive(clap::Args)]
@@ -53,6 +53,8 @@ const BODIES: usize = 600;
 const AUTHOR: &str = "load@example.org";
 const FILL_CALLERS: usize = 16;
 const SCAN_ROWS: usize = 10_000;
+/// Octets handed over at once, as a session does.
+const CHUNK: usize = 16 << 10;
 /// Octets of the device: for the gigabytes of mail and the runs before.
 const ROOM: u64 = 24 << 30;
 
@@ -75,9 +77,9 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     };
     let disk = Disk::make(lab.path(), ROOM)?;
     let mounted = disk.mount()?;
-    let bodies = bodies();
-    let mean = bodies.iter().map(Vec::len).sum::<usize>() / bodies.len();
-    println!("{} bodies of {mean} octets at the mean, {} ms a run", bodies.len(), arguments.millis);
+    let mail = bodies(workload::mail);
+    let mean = mail.iter().map(Vec::len).sum::<usize>() / mail.len();
+    println!("{} bodies of {mean} octets at the mean, {} ms a run", mail.len(), arguments.millis);
     device(&mounted.0)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("{:<10} {:>8} {:>10} {:>8} {:>8} {:>10}", "what", "callers", "per second", "p50 ms", "p99 ms", "dev/mail");
@@ -85,21 +87,30 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     for (round, callers) in (0..arguments.repeat).flat_map(|round| arguments.callers.iter().map(move |n| (round, *n))) {
         let folder = mounted.0.join("maildir");
         let before = disk.written()?;
-        let run = maildir(&folder, callers, &bodies, life)?;
+        let run = maildir(&folder, callers, &mail, life)?;
         report("maildir", callers, run, disk.written()? - before, life);
         fs::remove_dir_all(&folder)?;
         let folder = mounted.0.join(format!("store{round}"));
         let before = disk.written()?;
-        let run = runtime.block_on(store(&folder, callers, &bodies, life))?;
+        let run = runtime.block_on(store(&folder, callers, &mail, life))?;
         report("store", callers, run, disk.written()? - before, life);
+        fs::remove_dir_all(&folder)?;
+    }
+    // What nothing can be made smaller of shows what is written beside the mail itself.
+    let noise = bodies(workload::noise);
+    for callers in &arguments.callers {
+        let folder = mounted.0.join("noise");
+        let before = disk.written()?;
+        let run = runtime.block_on(store(&folder, *callers, &noise, life))?;
+        report("noise", *callers, run, disk.written()? - before, life);
         fs::remove_dir_all(&folder)?;
     }
     kill_and_open(&mounted.0, arguments.gigabytes << 30, &disk, &runtime)
 }
 
-fn bodies() -> Bodies {
+fn bodies(make: fn(&mut StdRng, &str) -> Vec<u8>) -> Bodies {
     let mut random = StdRng::seed_from_u64(1);
-    Arc::new((0..BODIES).map(|_| workload::mail(&mut random, AUTHOR)).collect())
+    Arc::new((0..BODIES).map(|_| make(&mut random, AUTHOR)).collect())
 }
 
 /// What the device itself can do.
@@ -171,54 +182,60 @@ async fn store(dir: &Path, callers: usize, bodies: &Bodies, life: Duration) -> a
     let store = Store::open(dir, &posthouse_conf::Storage::default()).await?;
     let inboxes = make_accounts(&store, ACCOUNTS).await?;
     let end = Instant::now() + life;
-    let octets = AtomicU64::new(0);
-    let times = drive(&store, callers, &inboxes, bodies, &octets, || Instant::now() < end).await?;
+    let run = drive(&store, callers, &inboxes, bodies, move |_| Instant::now() < end).await?;
     store.close().await?;
-    Ok(Run { times, octets: octets.into_inner() })
+    Ok(run)
 }
 
-/// Callers that deliver as long as they may.
+/// Callers that deliver as long as they may, each one message after the other.
 async fn drive(
     store: &Store,
     callers: usize,
     inboxes: &[(AccountId, MailboxId)],
     bodies: &Bodies,
-    octets: &AtomicU64,
-    may_go_on: impl Fn() -> bool + Sync,
-) -> anyhow::Result<Vec<Duration>> {
-    let (bodies, numbers) =
-        (std::sync::Arc::new(bodies.to_vec()), std::sync::Arc::new(AtomicU64::new(rand::random::<u32>().into())));
-    let mut all = Vec::new();
+    may_go_on: impl Fn(u64) -> bool + Clone + Send + 'static,
+) -> anyhow::Result<Run> {
+    let numbers = Arc::new(AtomicU64::new(rand::random::<u32>().into()));
+    let octets = Arc::new(AtomicU64::new(0));
     let mut tasks = tokio::task::JoinSet::new();
-    let begin = |tasks: &mut tokio::task::JoinSet<_>, caller: usize, mut random: StdRng| {
-        let mine = inboxes.len() / callers;
-        let (account, inbox) = inboxes[caller * mine + random.random_range(0..mine)];
-        let (store, bodies, number) = (store.clone(), bodies.clone(), numbers.fetch_add(1, Ordering::Relaxed));
+    for inboxes in inboxes.chunks(inboxes.len() / callers).take(callers) {
+        let (store, inboxes, bodies) = (store.clone(), inboxes.to_vec(), bodies.clone());
+        let (numbers, octets, may_go_on) = (numbers.clone(), octets.clone(), may_go_on.clone());
         tasks.spawn(async move {
-            let began = Instant::now();
-            let mut body = bodies[usize::try_from(number).unwrap_or(0) % bodies.len()].clone();
-            body.extend_from_slice(number.to_string().as_bytes());
-            let size = body.len() as u64;
-            let append = append(&store, inbox, &body, &mut random).await?;
-            message::append(&store, &writer(&store, account), &[append]).await?;
-            anyhow::Ok((caller, random, began.elapsed(), size))
+            let mut random = StdRng::seed_from_u64(rand::random());
+            let mut times = Vec::new();
+            while may_go_on(octets.load(Ordering::Relaxed)) {
+                let began = Instant::now();
+                let (account, inbox) = inboxes[random.random_range(0..inboxes.len())];
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                let body = &bodies[usize::try_from(number)? % bodies.len()];
+                // What makes it a message of its own is short, so that nothing is copied while the clock runs.
+                let append = append(&store, inbox, (body, number.to_string().as_bytes()), &mut random).await?;
+                octets.fetch_add(append.body.body().size, Ordering::Relaxed);
+                message::append(&store, &writer(&store, account), &[append]).await?;
+                times.push(began.elapsed());
+            }
+            anyhow::Ok(times)
         });
-    };
-    for caller in 0..callers {
-        begin(&mut tasks, caller, StdRng::seed_from_u64(rand::random()));
     }
+    let mut times = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        let (caller, random, time, size) = done??;
-        all.push(time);
-        octets.fetch_add(size, Ordering::Relaxed);
-        if may_go_on() {
-            begin(&mut tasks, caller, random);
-        }
+        times.extend(done??);
     }
-    Ok(all)
+    Ok(Run { times, octets: octets.load(Ordering::Relaxed) })
 }
 
-async fn append(store: &Store, inbox: MailboxId, body: &[u8], random: &mut StdRng) -> anyhow::Result<Append> {
+/// A message whose body is two parts, staged.
+async fn append(
+    store: &Store,
+    inbox: MailboxId,
+    (body, tail): (&[u8], &[u8]),
+    random: &mut StdRng,
+) -> anyhow::Result<Append> {
+    let mut staged = store.body_writer();
+    for chunk in body.chunks(CHUNK).chain([tail]) {
+        staged.write(chunk).await?;
+    }
     Ok(Append {
         request: request_id(random),
         item: 0,
@@ -226,7 +243,7 @@ async fn append(store: &Store, inbox: MailboxId, body: &[u8], random: &mut StdRn
         flags: FlagSet::new(),
         received_at: now(),
         prefix: b"Received: from load by bench; Thu, 1 Jan 1970 00:00:00 +0000\r\n".as_slice().into(),
-        body: AppendBody::Staged(stage(store, body).await?),
+        body: AppendBody::Staged(staged.finish().await?),
         structure: MessageStructure::default(),
         quota: QuotaRule::Enforce,
     })
@@ -292,7 +309,7 @@ async fn scan(store: &Store) -> anyhow::Result<()> {
         let mut group = Vec::new();
         for item in 0..100 {
             let body = format!("Subject: row {number} {item}\r\n\r\ntext\r\n");
-            group.push(append(store, inbox, body.as_bytes(), &mut random).await?);
+            group.push(append(store, inbox, (body.as_bytes(), &[]), &mut random).await?);
         }
         message::append(store, &writer(store, account), &group).await?;
     }
@@ -316,15 +333,14 @@ async fn scan(store: &Store) -> anyhow::Result<()> {
 pub async fn fill(arguments: &FillArgs) -> anyhow::Result<()> {
     let store = Store::open(&arguments.dir, &posthouse_conf::Storage::default()).await?;
     let inboxes = make_accounts(&store, ACCOUNTS).await?;
-    let octets = AtomicU64::new(0);
-    let said = arguments.dir.join("filled");
-    let may_go_on = || {
-        if octets.load(Ordering::Relaxed) >= arguments.octets {
+    let (said, octets_max) = (arguments.dir.join("filled"), arguments.octets);
+    let goes_on = move |octets| {
+        if octets >= octets_max {
             // Its absence shows in the parent, which waits for it.
             let _ = fs::write(&said, "");
         }
         true
     };
-    drive(&store, FILL_CALLERS, &inboxes, &bodies(), &octets, may_go_on).await?;
+    drive(&store, FILL_CALLERS, &inboxes, &bodies(workload::mail), goes_on).await?;
     Ok(())
 }
