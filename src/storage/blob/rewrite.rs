@@ -109,7 +109,7 @@ async fn relocate(
     let (files, from) = (segments.clone(), row.clone());
     let copied = blobs.blocking(move || copy(&files, &from)).await;
     let runs = match copied {
-        Ok(runs) => runs,
+        Ok(runs) => sync(&runs).await.map(|()| runs)?,
         // Swept, or moved by another pass.
         Err(Error::Corrupt(_)) if blobs.row(&blob).await?.as_ref() != Some(&row) => return Ok(false),
         Err(error) => return Err(error),
@@ -150,7 +150,7 @@ async fn relocate(
     moved.await
 }
 
-/// Copies the frames of a body to new places, durably.
+/// Copies the frames of a body to new places.
 fn copy(segments: &Segments, row: &BlobRow) -> Result<Vec<Run>, Error> {
     let (stage, mut runs) = (row.stage()?, Vec::new());
     for placed in row.placed() {
@@ -159,6 +159,5 @@ fn copy(segments: &Segments, row: &BlobRow) -> Result<Vec<Run>, Error> {
         frame::verify(&octets, FrameId { stage, index }).map_err(|reason| segments.damaged(segment, offset, reason))?;
         append(segments, &mut runs, &octets)?;
     }
-    sync(&runs)?;
     Ok(runs)
 }

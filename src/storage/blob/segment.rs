@@ -49,13 +49,16 @@ pub(crate) struct Segment {
     written: AtomicU64,
     /// Of how many writes the last sync was; nothing once one failed, since a later one could not tell what is lost.
     synced: Mutex<Option<u64>>,
+    /// Whose turn it is to sync for all who wait.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Segment {
     fn new(number: SegmentNumber, path: PathBuf, file: File) -> Self {
         let (slots, written) = (AtomicUsize::new(0), AtomicU64::new(0));
         let has_header = AtomicBool::new(false);
-        Self { number, path, file, has_header, slots, written, synced: Mutex::new(Some(0)) }
+        let (synced, turn) = (Mutex::new(Some(0)), tokio::sync::Mutex::new(()));
+        Self { number, path, file, has_header, slots, written, synced, turn }
     }
 
     pub(crate) fn write(&self, offset: u64, octets: &[u8]) -> Result<(), Error> {
@@ -76,9 +79,26 @@ impl Segment {
         })
     }
 
-    /// Makes what was written durable; whoever waits for the sync of another shares the next one. Blocks for long.
-    pub(crate) fn sync(&self) -> std::io::Result<()> {
+    /// Makes what was written durable; who waits here takes no thread, and shares the next sync with all who wait then.
+    pub(crate) async fn sync_shared(self: &Arc<Self>) -> Result<(), Error> {
+        let fail = |error| from_io(&error, "syncing a segment");
         let wanted = self.written.load(Ordering::Acquire);
+        let _turn = self.turn.lock().await;
+        // Held by a sync that does not wait here: then the pool waits for it.
+        if self.synced.try_lock().is_ok_and(|synced| synced.is_some_and(|done| done >= wanted)) {
+            return Ok(());
+        }
+        let segment = self.clone();
+        let synced = tokio::task::spawn_blocking(move || segment.sync_up_to(wanted)).await;
+        synced.map_err(|error| Error::Unavailable(format!("a sync ended early: {error}")))?.map_err(fail)
+    }
+
+    /// Makes what was written durable. Blocks for long.
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        self.sync_up_to(self.written.load(Ordering::Acquire))
+    }
+
+    fn sync_up_to(&self, wanted: u64) -> std::io::Result<()> {
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         let done = synced.ok_or_else(|| std::io::Error::other("an earlier sync of the segment failed"))?;
         if done >= wanted {

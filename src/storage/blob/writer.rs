@@ -17,7 +17,7 @@ use super::place::Place;
 use super::rows::{BATCH, DIRECT_MAX, Rows, Stage};
 use super::segment::Segments;
 use super::staged::{Content, Run, Staged, StagedBody};
-use crate::error::{Error, from_io};
+use crate::error::Error;
 
 /// Octets of a body: its row must hold the list of its frames.
 pub const BODY_MAX: u64 = 256 << 20;
@@ -113,7 +113,7 @@ impl BodyWriter {
         let (packed, content) = if is_long {
             let work = self.take_frame().await?.hand_over(self.stage, 0).await?;
             let packed = Packed { blob: work.blob(), key: work.key };
-            (packed, self.blobs.blocking(move || work.output.into_durable()).await?)
+            (packed, work.output.into_durable().await?)
         } else {
             self.pack_only_frame().await?
         };
@@ -215,18 +215,20 @@ pub(super) fn append(segments: &Segments, runs: &mut Vec<Run>, frame: &[u8]) -> 
     Ok(())
 }
 
-/// Makes what was written durable. Blocks for long.
-pub(super) fn sync(runs: &[Run]) -> Result<(), Error> {
-    let mut segments = runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment);
-    segments.try_for_each(|segment| segment.sync().map_err(|error| from_io(&error, "syncing a segment")))
+/// Makes what was written durable.
+pub(super) async fn sync(runs: &[Run]) -> Result<(), Error> {
+    for segment in runs.iter().filter_map(|run| run.slots.first()).map(|slot| &slot.segment) {
+        segment.sync_shared().await?;
+    }
+    Ok(())
 }
 
 impl Output {
-    /// What was written, once it is durable. Blocks.
-    fn into_durable(self) -> Result<Content, Error> {
+    /// What was written, once it is durable.
+    async fn into_durable(self) -> Result<Content, Error> {
         match self {
             Self::Segments { runs, .. } => {
-                sync(&runs)?;
+                sync(&runs).await?;
                 Ok(Content::Runs(runs))
             }
             Self::Rows { written, .. } => Ok(Content::Chunks(written)),
