@@ -78,27 +78,33 @@ fn with_coder<T>(work: impl FnOnce(&mut Coder) -> std::io::Result<T>) -> std::io
 /// Makes a frame of some content.
 pub(crate) fn encode(content: &[u8], id: FrameId, key: &DataKey) -> Result<Bytes, Error> {
     let length = to_u32(content.len())?;
-    let packed = with_coder(|coder| coder.compressor.compress(content))
+    let mut out = vec![0; HEADER + content.len() + TAG];
+    // Under five per cent of gain is not worth the time of every later reader. What does not fit there ends early.
+    let room = content.len() - (content.len() / 20).max(1).min(content.len());
+    let place = &mut out[HEADER..HEADER + room];
+    let packed = with_coder(|coder| Ok(coder.compressor.compress_to_buffer(content, place).ok()))
         .map_err(|error| Error::Unavailable(format!("compression failed: {error}")))?;
-    // Under five per cent of gain is not worth the time of every later reader.
-    let (codec, stored) = match packed.len() <= content.len() - content.len() / 20 && packed.len() < content.len() {
-        true => (Codec::Zstd, packed.as_slice()),
-        false => (Codec::Plain, content),
+    let (codec, stored) = match packed {
+        Some(stored) => (Codec::Zstd, stored),
+        None => {
+            out[HEADER..HEADER + content.len()].copy_from_slice(content);
+            (Codec::Plain, content.len())
+        }
     };
-    let mut out = Vec::with_capacity(HEADER + stored.len() + TAG);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, codec as u8, 0, 0]);
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&to_u32(stored.len() + TAG)?.to_le_bytes());
-    out.extend_from_slice(&id.index.to_le_bytes());
-    out.extend_from_slice(id.stage.as_bytes());
-    out.extend_from_slice(&[0; CHECKSUM]);
-    out.extend_from_slice(stored);
+    out.truncate(HEADER + stored);
     let (head, sealed) = out.split_at_mut(HEADER);
+    head[..4].copy_from_slice(&MAGIC);
+    head[4..8].copy_from_slice(&[VERSION, codec as u8, 0, 0]);
+    head[8..12].copy_from_slice(&length.to_le_bytes());
+    head[12..16].copy_from_slice(&to_u32(stored + TAG)?.to_le_bytes());
+    head[16..20].copy_from_slice(&id.index.to_le_bytes());
+    head[20..HEADER - CHECKSUM].copy_from_slice(id.stage.as_bytes());
     let tag = key.seal(id.index, &head[..HEADER - CHECKSUM], sealed)?;
     out.extend_from_slice(&tag);
     let sum = checksum(&out[..HEADER - CHECKSUM], &out[HEADER..]);
     out[HEADER - CHECKSUM..HEADER].copy_from_slice(&sum.to_le_bytes());
+    // A staged body keeps its frame in memory: no more than there is of it.
+    out.shrink_to_fit();
     Ok(Bytes::from(out))
 }
 
