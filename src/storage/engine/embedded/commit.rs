@@ -441,8 +441,8 @@ fn write_frames(frames: &[PlacedFrame<'_>]) -> Result<(), Error> {
         match run {
             [(segment, offset, frame)] => segment.write(*offset, frame)?,
             [(segment, offset, _), ..] => {
-                let octets: Vec<u8> = run.iter().flat_map(|(_, _, frame)| frame.iter().copied()).collect();
-                segment.write(*offset, &octets)?;
+                let octets: Vec<&[u8]> = run.iter().map(|(_, _, frame)| frame.as_ref()).collect();
+                segment.write(*offset, &octets.concat())?;
             }
             [] => {}
         }
