@@ -45,13 +45,29 @@ pub(crate) async fn page_of(
     let Some(end) = Uid::new(row.uid_next).filter(|end| from < *end) else {
         return Ok(MembershipPage::default());
     };
-    let range = keys::memberships_between(account, mailbox, from, end);
-    let (found, more) = codec::scan::<MembershipRow>(txn, &range, limit).await?;
-    let messages =
-        found.iter().map(|(key, row)| Membership::from_row(uid_of(key)?, row)).collect::<Result<Vec<_>, Error>>()?;
-    let next = if more { messages.last().and_then(|last| last.uid.next()) } else { None };
-    Ok(MembershipPage { messages, next })
+    let mut range = keys::memberships_between(account, mailbox, from, end);
+    let mut messages = Vec::new();
+    loop {
+        // Small pieces: their memory is used again while it is warm, and others get their turn between two.
+        let wanted = (limit - messages.len()).min(SCAN_ROWS);
+        let (found, more) = codec::scan::<MembershipRow>(txn, &range, wanted).await?;
+        messages.reserve(if more { wanted } else { found.len() });
+        for (key, row) in &found {
+            messages.push(Membership::from_row(uid_of(key)?, row)?);
+        }
+        match found.last() {
+            Some((key, _)) if more && messages.len() < limit => range.begin = keys::after(key),
+            _ => {
+                let next = if more { messages.last().and_then(|last| last.uid.next()) } else { None };
+                return Ok(MembershipPage { messages, next });
+            }
+        }
+        tokio::task::yield_now().await;
+    }
 }
+
+/// Rows read at once in a longer page.
+const SCAN_ROWS: usize = 500;
 
 /// The named messages of a mailbox; those that are not there are left out.
 pub async fn memberships_of(

@@ -111,7 +111,7 @@ impl<'a> Stored<'a> {
                 return self.take_indexed();
             };
             let order = match &self.next_in_index {
-                Some((key, _)) => self.order(&recent, key.value()),
+                Some((key, _)) => self.order(recent, key.value()),
                 None => Ordering::Less,
             };
             if order.is_gt() {
@@ -121,7 +121,7 @@ impl<'a> Stored<'a> {
                 self.advance_index()?;
             }
             // A cleared row hides the one below it.
-            if let Some((key, Some(value))) = self.take_recent(&recent) {
+            if let Some((key, Some(value))) = self.take_recent(recent) {
                 return Ok(Some(StoredRow::Recent(key, value)));
             }
         }
@@ -135,11 +135,10 @@ impl<'a> Stored<'a> {
         Ok(row.map(StoredRow::Indexed))
     }
 
-    fn nearest_recent(&mut self) -> Option<Bytes> {
+    fn nearest_recent(&mut self) -> Option<&'a Bytes> {
         let reverse = self.reverse;
         let heads = self.layers.iter_mut().filter_map(|rows| rows.peek().map(|(key, _)| *key));
-        let nearest = if reverse { heads.max() } else { heads.min() };
-        nearest.cloned()
+        if reverse { heads.max() } else { heads.min() }
     }
 
     /// Takes a key out of every layer; the newest says what it is.
