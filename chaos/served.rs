@@ -55,8 +55,15 @@ impl Site {
         let configuration = self.configuration().to_string_lossy().into_owned();
         let mut server =
             start(program, &["serve", "--config", &configuration], &[], &self.folder.join("data-node.log"))?;
-        server.wait_ready()?;
+        server.wait_ready().with_context(|| self.last_words())?;
         Ok(server)
+    }
+
+    /// What the data node said last.
+    pub fn last_words(&self) -> String {
+        let said = fs::read_to_string(self.folder.join("data-node.log")).unwrap_or_default();
+        let last: Vec<_> = said.lines().rev().take(5).collect();
+        format!("the data node's last lines, the newest first: {last:#?}")
     }
 
     /// Opens the store as the data node's client, and becomes its owner.

@@ -117,7 +117,14 @@ impl Run {
             let victim = victims.pop().unwrap_or(Victim::Both);
             let client = match load.take() {
                 Some(client) => client,
-                None => self.start_load()?,
+                None => {
+                    let client = self.start_load()?;
+                    // Some kills come while it opens the store, the others under load.
+                    if self.random.random_ratio(3, 4) {
+                        self.hear(client.until(|line| line.starts_with("ack "), RECOVER_MAX)?)?;
+                    }
+                    client
+                }
             };
             self.pause(1500);
             match victim {
@@ -170,21 +177,19 @@ impl Run {
     fn expect_service(&mut self, client: &Load) -> anyhow::Result<()> {
         let back = Instant::now();
         // What was acknowledged before the kill may still wait to be read.
-        for line in client.drain() {
-            note(&line, &mut self.ledger)?;
-        }
-        for line in client.until(|line| line.starts_with("ack "), RECOVER_MAX)? {
-            note(&line, &mut self.ledger)?;
-        }
+        self.hear(client.drain())?;
+        self.hear(client.until(|line| line.starts_with("ack "), RECOVER_MAX)?)?;
         self.pause = self.pause.max(back.elapsed());
         Ok(())
     }
 
     fn end(&mut self, client: Load) -> anyhow::Result<()> {
-        for (_, line) in client.end(|child| Ok(child.kill()?))? {
-            note(&line, &mut self.ledger)?;
-        }
-        Ok(())
+        let said = client.end(|child| Ok(child.kill()?))?;
+        self.hear(said.into_iter().map(|(_, line)| line).collect())
+    }
+
+    fn hear(&mut self, lines: Vec<String>) -> anyhow::Result<()> {
+        lines.iter().try_for_each(|line| note(line, &mut self.ledger))
     }
 
     /// One right after the other, in either order.
