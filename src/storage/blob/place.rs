@@ -183,6 +183,9 @@ fn read_segments(segments: &Segments, row: &BlobRow, key: &DataKey, mut part: Pa
 /// The octets of a frame in a segment. Blocks.
 pub(super) fn stored_frame(segments: &Segments, placed: Placed) -> Result<Bytes, Error> {
     let stored = frame_length(placed).map_err(|reason| segments.damaged(placed.segment, placed.offset, reason))?;
+    if let Some(held) = segments.held(placed.segment, placed.offset) {
+        return Ok(held);
+    }
     let mut octets = vec![0; stored];
     segments.open(placed.segment)?.read(placed.offset, &mut octets)?;
     Ok(Bytes::from(octets))

@@ -4,12 +4,14 @@
 //! file holds behind its last committed frame is unknown. Reserving never blocks; the commit thread makes the next file
 //! ahead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
 
 use crate::error::{Error, from_io};
 
@@ -134,7 +136,11 @@ pub(crate) struct Segments {
     segment_max: u64,
     open_max: usize,
     state: Mutex<State>,
+    /// Frames that a crash left in the journal alone, on their way back into their files and read from here meanwhile.
+    held: RwLock<BTreeMap<(SegmentNumber, u64), HeldFrame>>,
 }
+
+type HeldFrame = (Arc<Segment>, Bytes);
 
 struct State {
     active: Arc<Segment>,
@@ -164,7 +170,7 @@ impl Segments {
             open: HashMap::new(),
             clock: 0,
         };
-        Ok(Self { dir: dir.to_owned(), segment_max, open_max, state: Mutex::new(state) })
+        Ok(Self { dir: dir.to_owned(), segment_max, open_max, state: Mutex::new(state), held: RwLock::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -229,13 +235,36 @@ impl Segments {
         Ok(segment)
     }
 
-    /// A file to put frames back into that the journal kept; `None` where the segment was removed since. Blocks.
-    pub(crate) fn open_to_restore(&self, number: SegmentNumber) -> Result<Option<File>, Error> {
-        match OpenOptions::new().write(true).open(self.dir.join(number.file_name())) {
-            Ok(file) => Ok(Some(file)),
+    /// A segment to put frames back into that the journal kept; `None` where it was removed since. Blocks.
+    pub(crate) fn open_to_restore(&self, number: SegmentNumber) -> Result<Option<Arc<Segment>>, Error> {
+        let path = self.dir.join(number.file_name());
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Ok(Some(Arc::new(Segment::new(number, path, file)))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(from_io(&error, "opening a segment")),
         }
+    }
+
+    /// Keeps a frame until `put_back` has written it.
+    pub(crate) fn hold(&self, segment: &Arc<Segment>, offset: u64, frame: Bytes) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.insert((segment.number, offset), (segment.clone(), frame));
+    }
+
+    /// A frame that is not back in its file yet.
+    pub(super) fn held(&self, number: SegmentNumber, offset: u64) -> Option<Bytes> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.get(&(number, offset)).map(|(_, frame)| frame.clone())
+    }
+
+    /// Writes what is held into its files, in the order of its places. After an error all of it is still held. Blocks.
+    pub(crate) fn put_back(&self) -> Result<(), Error> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for ((_, offset), (segment, frame)) in &held {
+            segment.write(*offset, frame)?;
+        }
+        self.held.write().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
     }
 
     fn keep_open(&self, segment: &Arc<Segment>) {

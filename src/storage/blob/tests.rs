@@ -281,6 +281,27 @@ async fn a_restart_never_writes_into_an_old_segment() {
     assert!(old.iter().zip(contents).all(|(path, content)| std::fs::read(path).expect("a file") == content));
 }
 
+#[tokio::test]
+async fn a_frame_that_a_power_cut_took_comes_back_from_the_journal() {
+    let rig = Rig::new(Kind::Segments).await;
+    let body = rig.keep(&noise(7, 5000), 1).await;
+    // The journal was synced, the segment was not.
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["index.redb", "journal.0", "journal.1", "storage.keys"] {
+        std::fs::copy(rig.dir.path().join(name), dir.path().join(name)).expect("copied");
+    }
+    std::fs::create_dir(dir.path().join("segments")).expect("made");
+    let segment = dir.path().join("segments").join(rig.segments()[0].file_name().expect("a name"));
+    std::fs::write(&segment, []).expect("written");
+    // At once, wherever it is by then; then from its file, which the checkpoint at the close has synced.
+    for round in 0..2 {
+        let store = open(dir.path(), &rig.settings, Kind::Segments, None).await;
+        assert_eq!(store.body_read(&body, 0..5000).await.expect("the body"), noise(7, 5000), "start {round}");
+        store.close().await.expect("closed");
+        assert!(std::fs::metadata(&segment).expect("a file").len() > 5000);
+    }
+}
+
 async fn hurt(damage: impl Fn(&Path)) -> Result<Bytes, Error> {
     let rig = Rig::new(Kind::Segments).await;
     let body = rig.keep(&noise(9, 100_000), 1).await;

@@ -209,11 +209,9 @@ fn start(dir: PathBuf, settings: &Settings, options: Options) -> Result<Embedded
         named_in.map_or(Ok(()), sync_dir).map_err(|error| from_io(&error, "syncing the data directory"))?;
     }
     let (key, found) = (index.journal_key()?, index.position()?);
-    let recovered = recovery::recover(&files, &key, found, &segments)?;
-    if recovered.position.epoch > found.epoch {
-        index.take_in(&recovered.layer, recovered.position)?;
-    }
-    let rows = index.rows()?;
+    let epochs = recovery::recover(&files, &key, found, &segments)?;
+    let (position, end) = epochs.last().map_or((found, 0), |epoch| (epoch.last, epoch.end));
+    let (rows, segments) = (index.rows()?, Arc::new(segments));
     let limits = Limits {
         max_age: options.max_age,
         group_max: settings.group_max.len(),
@@ -221,17 +219,18 @@ fn start(dir: PathBuf, settings: &Settings, options: Options) -> Result<Embedded
         journal_max: settings.journal_max.get(),
         checkpoint_interval: settings.checkpoint_interval.get(),
     };
-    let first = Snapshot::new(recovered.position.version, Vec::new(), rows.clone());
+    let layers = epochs.iter().rev().map(|epoch| epoch.layer.clone()).collect();
+    let first = Snapshot::new(position.version, layers, rows.clone());
     let shared = Arc::new(Shared {
         published: RwLock::new(Some(Arc::new(first))),
         watches: Arc::default(),
-        segments: Arc::new(segments),
+        segments: segments.clone(),
         limits,
         queue: Arc::new(Semaphore::new(settings.commit_queue_max)),
         scans: Arc::new(Semaphore::new(settings.blocking_max)),
     });
-    let journal = Journal::new(files, key, recovered.position);
-    let parts = Parts { journal, checkpointer: Checkpointer::start(index)?, index: rows, lock };
+    let journal = Journal::new(files, key, (position, end));
+    let parts = Parts { journal, epochs, checkpointer: Checkpointer::start(index, segments)?, index: rows, lock };
     let (sender, queue) = channel();
     let committer = Committer::new(queue, shared.clone(), parts);
     let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(move || committer.run());

@@ -11,7 +11,7 @@ use posthouse_obs::event::store as event;
 use super::disk::Fault;
 use super::index::{Index, IndexRows, Position};
 use super::layer::Layer;
-use crate::blob::segment::Segment;
+use crate::blob::segment::{Segment, Segments};
 use crate::error::{Error, from_io};
 
 /// A layer to be taken in.
@@ -41,10 +41,11 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(index: Index) -> Result<Self, Error> {
+    /// Begins with the frames of bodies that a crash left in the journal alone: they go back into their files first.
+    pub(super) fn start(index: Index, segments: Arc<Segments>) -> Result<Self, Error> {
         let (work, waiting) = channel();
         let (answer, outcomes) = channel();
-        let run = move || run(index, &waiting, &answer);
+        let run = move || run(index, &segments, &waiting, &answer);
         let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(run);
         let thread = thread.map_err(|error| from_io(&error, "starting the checkpoint thread"))?;
         Ok(Self { work: Some(work), outcomes, thread: Some(thread) })
@@ -91,10 +92,17 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(mut index: Index, waiting: &Receiver<Work>, answer: &Sender<Outcome>) {
+fn run(mut index: Index, segments: &Segments, waiting: &Receiver<Work>, answer: &Sender<Outcome>) {
+    if let Err(error) = segments.put_back() {
+        // Repeated with each checkpoint: the journal forgets no frame that is not back.
+        emit(event::StoreFailed { operation: "put bodies back", reason: error.to_string() });
+    }
     while let Ok(work) = waiting.recv() {
         let started = Instant::now();
-        let outcome = take_in(&mut index, &work);
+        let outcome = match segments.put_back() {
+            Ok(()) => take_in(&mut index, &work),
+            Err(error) => Outcome::Later { error, rows: None },
+        };
         match &outcome {
             Outcome::Done(_) => emit(event::StoreCheckpointed { seconds: started.elapsed().as_secs_f64() }),
             Outcome::Later { error, .. } => {

@@ -21,10 +21,11 @@ use super::Shared;
 use super::batch::Batch;
 use super::checkpoint::{Checkpointer, Outcome, Work};
 use super::disk::Fault;
-use super::index::IndexRows;
+use super::index::{IndexRows, Position};
 use super::journal::{Journal, PlacedFrame};
 use super::layer::Layer;
 use super::overlay::Overlay;
+use super::recovery::Epoch;
 use super::resolver::Resolver;
 use super::snapshot::Snapshot;
 use crate::blob::StagedBody;
@@ -113,6 +114,8 @@ impl Drop for Closing {
 /// What the thread works with.
 pub(super) struct Parts {
     pub(super) journal: Journal,
+    /// What the journal holds since before the start, the oldest epoch first.
+    pub(super) epochs: Vec<Epoch>,
     pub(super) checkpointer: Checkpointer,
     pub(super) index: Arc<IndexRows>,
     pub(super) lock: File,
@@ -127,8 +130,16 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Committer {
     pub(super) fn new(queue: Receiver<Message>, shared: Arc<Shared>, parts: Parts) -> Self {
-        let Parts { journal, checkpointer, index, lock } = parts;
+        let Parts { journal, mut epochs, checkpointer, index, lock } = parts;
         let version = journal.position().version;
+        let Epoch { layer, segments, .. } = epochs.pop().unwrap_or_default();
+        // One before the last was on its way into the index.
+        let frozen = epochs.pop().map(|epoch| {
+            let position = Position { epoch: epoch.last.epoch + 1, ..epoch.last };
+            let work = Work { layer: epoch.layer, position, segments: epoch.segments.into_values().collect() };
+            checkpointer.begin(work.clone());
+            Frozen { work, retry_at: None }
+        });
         Self {
             resolver: Resolver::new(version, shared.limits.max_age),
             queue,
@@ -136,11 +147,11 @@ impl Committer {
             journal,
             checkpointer,
             version,
-            active: Arc::default(),
+            active: layer,
             active_since: Instant::now(),
-            frozen: None,
+            frozen,
             index,
-            unsynced: BTreeMap::new(),
+            unsynced: segments,
             replaced: VecDeque::new(),
             failed: None,
             _lock: lock,

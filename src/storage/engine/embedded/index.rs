@@ -67,7 +67,7 @@ impl IndexRows {
 }
 
 /// Where the index stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Position {
     pub(super) version: u64,
     pub(super) epoch: u64,

@@ -78,9 +78,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Goes on at a position up to which the index holds everything.
-    pub(super) fn new(files: [JournalFile; 2], key: JournalKey, position: Position) -> Self {
-        Self { files, key, epoch: position.epoch, end: 0, version: position.version, buffer: Vec::new() }
+    /// Goes on in an epoch, behind the records that it has.
+    pub(super) fn new(files: [JournalFile; 2], key: JournalKey, (position, end): (Position, u64)) -> Self {
+        Self { files, key, epoch: position.epoch, end, version: position.version, buffer: Vec::new() }
     }
 
     /// Octets of the epoch so far.

@@ -1,26 +1,37 @@
 //! What the journal holds and the index does not, found again after a crash.
 //!
-//! The torn tail of a record that was never acknowledged ends the journal. A sound record behind it, a break in the chain of
-//! versions or a file that ends too early is damage to what was acknowledged, and the store is not opened on top of it.
+//! Every epoch comes back as the layer that it was, and the last one goes on where it ended: a start takes nothing into the
+//! index and syncs the journal alone. The torn tail of a record that was never acknowledged ends the journal. A sound record
+//! behind it, a break in the chain of versions or a file that ends too early is damage to what was acknowledged, and the store
+//! is not opened on top of it.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 
 use super::index::{JournalKey, Position};
 use super::journal::{FORMAT, HEADER, JournalFile, MAGIC, PAGE, checksum};
 use super::layer::{Layer, Value};
-use crate::blob::segment::{SegmentNumber, Segments};
+use crate::blob::segment::{Segment, SegmentNumber, Segments};
 use crate::error::{Error, from_io};
 
-/// What was found, ready to be taken into the index. Frames of bodies are back in their segments and durable.
-pub(super) struct Recovered {
-    pub(super) layer: Layer,
-    /// Where the index stands once it has taken the layer in.
-    pub(super) position: Position,
+/// An epoch that the index does not hold.
+#[derive(Default)]
+pub(super) struct Epoch {
+    pub(super) layer: Arc<Layer>,
+    /// Segments with frames that only the journal has: they are held until they are back.
+    pub(super) segments: BTreeMap<SegmentNumber, Arc<Segment>>,
+    /// Its number and the version of its last record.
+    pub(super) last: Position,
+    /// Where its last record begins.
+    last_at: u64,
+    /// Where its next record goes.
+    pub(super) end: u64,
 }
+
+/// Octets read at once while looking for records.
+const LOOK: usize = 1 << 20;
 
 struct Record {
     epoch: u64,
@@ -31,63 +42,65 @@ struct Record {
     end: u64,
 }
 
-/// Reads both files behind a position of the index.
+/// Reads both files behind a position of the index: the epochs that follow, the oldest first, at most one a file.
 pub(super) fn recover(
     files: &[JournalFile; 2],
     key: &JournalKey,
     position: Position,
     segments: &Segments,
-) -> Result<Recovered, Error> {
-    let mut replay = Replay { key, position, layer: Layer::default(), segments, restored: HashMap::new() };
-    let mut ends = [0, 0];
-    loop {
+) -> Result<Vec<Epoch>, Error> {
+    let mut replay = Replay { key, position, segments, opened: HashMap::new() };
+    let (mut epochs, mut ends) = (Vec::new(), [0, 0]);
+    while epochs.len() < files.len() {
         let turn = usize::from(!replay.position.epoch.is_multiple_of(2));
-        match replay.file(&files[turn])? {
-            0 => break,
-            end => ends[turn] = end,
+        let epoch = replay.file(&files[turn])?;
+        if epoch.end == 0 {
+            break;
         }
+        ends[turn] = epoch.end;
+        epochs.push(epoch);
         replay.position.epoch += 1;
     }
     for (file, end) in files.iter().zip(ends) {
         refuse_damage(file, end, key, position.epoch)?;
     }
-    for file in replay.restored.values().flatten() {
-        file.sync_data().map_err(|error| from_io(&error, "syncing a segment"))?;
+    if let Some(last) = epochs.last() {
+        settle(&files[usize::from(!last.last.epoch.is_multiple_of(2))], last)?;
     }
-    Ok(Recovered { layer: replay.layer, position: replay.position })
+    Ok(epochs)
 }
 
 struct Replay<'a> {
     key: &'a JournalKey,
     /// Of the last record replayed, and the epoch that is being read.
     position: Position,
-    layer: Layer,
     segments: &'a Segments,
     /// Segments opened to put frames back; `None` where the segment is gone, and with it all that it held.
-    restored: HashMap<SegmentNumber, Option<File>>,
+    opened: HashMap<SegmentNumber, Option<Arc<Segment>>>,
 }
 
 impl Replay<'_> {
-    /// Replays the records of the present epoch in a file and returns where they end.
-    fn file(&mut self, file: &JournalFile) -> Result<u64, Error> {
-        let mut end = 0;
-        while let Some(record) = read_record(file, end, self.key)?
+    /// Replays the records of the present epoch in a file.
+    fn file(&mut self, file: &JournalFile) -> Result<Epoch, Error> {
+        let mut epoch = Epoch::default();
+        while let Some(record) = read_record(file, epoch.end, self.key)?
             && record.epoch == self.position.epoch
         {
             if record.previous != self.position.version || record.version <= record.previous {
                 return Err(damaged("a commit is missing from it"));
             }
-            self.apply(record.version, record.payload)?;
+            self.apply(&mut epoch, record.version, record.payload)?;
             self.position.version = record.version;
-            end = record.end;
+            (epoch.last_at, epoch.end) = (epoch.end, record.end);
         }
-        if end > 0 && file.len < end + PAGE {
+        epoch.last = self.position;
+        if epoch.end > 0 && file.len < epoch.end + PAGE {
             return Err(damaged("a file of it was cut short"));
         }
-        Ok(end)
+        Ok(epoch)
     }
 
-    fn apply(&mut self, version: u64, mut payload: Bytes) -> Result<(), Error> {
+    fn apply(&mut self, epoch: &mut Epoch, version: u64, mut payload: Bytes) -> Result<(), Error> {
         let count = take_u32(&mut payload)?;
         let mut rows: Vec<(Bytes, Value)> = Vec::new();
         for _ in 0..count {
@@ -98,24 +111,27 @@ impl Replay<'_> {
             let value = value.checked_sub(1).map(|length| take(&mut payload, length)).transpose()?;
             rows.push((key, value.map(|value| Bytes::copy_from_slice(&value))));
         }
-        self.layer.add(version, rows);
+        epoch.layer.add(version, rows);
         for _ in 0..take_u32(&mut payload)? {
             let segment = SegmentNumber::new(take_u32(&mut payload)?);
             let offset = payload.try_get_u64_le().map_err(|_| short())?;
             let length = take_u32(&mut payload)?;
             let octets = take(&mut payload, length)?;
-            self.restore(segment, offset, &octets)?;
+            if let Some(segment) = self.open(segment)? {
+                self.segments.hold(&segment, offset, octets);
+                epoch.segments.entry(segment.number).or_insert(segment);
+            }
         }
         Ok(())
     }
 
-    fn restore(&mut self, number: SegmentNumber, offset: u64, octets: &[u8]) -> Result<(), Error> {
-        let file = match self.restored.entry(number) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.segments.open_to_restore(number)?),
-        };
-        let Some(file) = file else { return Ok(()) };
-        file.write_all_at(octets, offset).map_err(|error| from_io(&error, "writing a segment"))
+    fn open(&mut self, number: SegmentNumber) -> Result<Option<Arc<Segment>>, Error> {
+        if let Some(opened) = self.opened.get(&number) {
+            return Ok(opened.clone());
+        }
+        let opened = self.segments.open_to_restore(number)?;
+        self.opened.insert(number, opened.clone());
+        Ok(opened)
     }
 }
 
@@ -152,15 +168,39 @@ fn read(file: &JournalFile, offset: u64, out: &mut [u8]) -> Result<(), Error> {
 /// Behind the end of what was replayed nothing may stand that was acknowledged.
 fn refuse_damage(file: &JournalFile, end: u64, key: &JournalKey, oldest_epoch: u64) -> Result<(), Error> {
     let mut offset = end;
+    let mut octets = vec![0; LOOK];
     while offset + HEADER as u64 <= file.len {
-        match read_record(file, offset, key)? {
-            Some(record) if record.epoch >= oldest_epoch => {
+        let length = usize::try_from(file.len - offset).unwrap_or(LOOK).min(LOOK);
+        read(file, offset, &mut octets[..length])?;
+        for page in octets[..length].chunks(PAGE as usize) {
+            // What names an older epoch is none of these, sound or not.
+            if may_be_of(page, oldest_epoch)
+                && read_record(file, offset, key)?.is_some_and(|record| record.epoch >= oldest_epoch)
+            {
                 return Err(damaged("a record in the middle of it is unreadable"));
             }
-            _ => offset += PAGE,
+            offset += PAGE;
         }
     }
     Ok(())
+}
+
+/// The last record may come from a process that was killed before its sync, or whose sync failed. It is shown from now on, so
+/// it must last from now on; written again, since after a failed sync nobody knows what the disk has.
+fn settle(file: &JournalFile, epoch: &Epoch) -> Result<(), Error> {
+    let fail = |error| from_io(&error, "syncing the journal");
+    let mut octets = vec![0; usize::try_from(epoch.end - epoch.last_at).unwrap_or(usize::MAX)];
+    read(file, epoch.last_at, &mut octets)?;
+    file.disk.write(epoch.last_at, &octets).map_err(fail)?;
+    file.disk.sync().map_err(fail)
+}
+
+/// Whether a page begins as a record of this epoch or a later one does.
+fn may_be_of(page: &[u8], oldest_epoch: u64) -> bool {
+    let Some(mut fields) = page.strip_prefix(&MAGIC).filter(|fields| fields.len() >= HEADER - MAGIC.len()) else {
+        return false;
+    };
+    fields.get_u32_le() == FORMAT && fields.get_u64_le() >= oldest_epoch
 }
 
 fn damaged(what: &str) -> Error {
@@ -187,6 +227,7 @@ fn take(payload: &mut Bytes, length: u32) -> Result<Bytes, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
     use std::path::Path;
 
     use posthouse_conf::{Size, Storage as Settings};
