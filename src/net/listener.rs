@@ -46,8 +46,8 @@ impl Listener {
         let mut pause = PAUSE_MIN;
         loop {
             match self.socket.accept().await {
-                Ok((stream, _)) => {
-                    if let Ok(transport) = Transport::plain(stream) {
+                Ok((stream, peer)) => {
+                    if let Ok(transport) = Transport::accepted(stream, peer) {
                         return transport;
                     }
                 }
@@ -88,6 +88,8 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
         // `[::]` and `0.0.0.0` are two lines of the configuration, not one that takes both.
         socket.set_only_v6(true)?;
     }
+    // What it accepts inherits this, so that no connection has to ask for it.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -115,5 +117,15 @@ mod tests {
         assert_eq!(probe(address).expect_err("taken").to_string(), expect);
         drop(first);
         probe(address).expect("free again");
+    }
+
+    #[tokio::test]
+    async fn an_accepted_connection_sends_at_once_and_knows_its_peer() {
+        let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
+        let client = tokio::net::TcpStream::connect(listener.local_addr()).await.expect("a connection");
+        let (transport, client) = (listener.accept().await, client.local_addr().expect("an address"));
+        assert_eq!((transport.peer_addr(), transport.local_addr()), (client, listener.local_addr()));
+        let (stream, ..) = transport.into_plain().expect("no TLS yet");
+        assert!(stream.nodelay().expect("an option"), "it inherits the listener's option");
     }
 }

@@ -36,6 +36,12 @@ impl Transport {
         Ok(Self { peer, local, stream: Stream::Plain(stream) })
     }
 
+    /// A connection just accepted from `peer`. Nagle's algorithm is off already: the listener's sockets inherit that.
+    pub(crate) fn accepted(stream: TcpStream, peer: SocketAddr) -> Result<Self, Error> {
+        let local = stream.local_addr().map_err(of_stream)?;
+        Ok(Self { peer, local, stream: Stream::Plain(stream) })
+    }
+
     /// Runs the server's side of the TLS handshake, at the start (RFC 8314 §3) or after STARTTLS (RFC 3207 §4).
     pub async fn starttls(self, acceptor: &Acceptor) -> Result<Self, Error> {
         let Stream::Plain(stream) = self.stream else {
