@@ -29,6 +29,14 @@ pub enum Error {
     Handshake(String),
     #[error("TLS is already active")]
     AlreadyTls,
+    /// Of a connection that we opened ourselves; those that we accepted move.
+    #[error("this connection cannot move to another process")]
+    NotMovable,
+    /// A value that no program of ours made, or a damaged one.
+    #[error("the state of a moved connection: {0}")]
+    Frozen(&'static str),
+    #[error("ticket keys: {0}")]
+    TicketKeys(&'static str),
     #[error("{}: {reason}", path.display())]
     Certificate { path: PathBuf, reason: String },
     #[error("cannot make a certificate: {0}")]
@@ -55,6 +63,7 @@ impl Error {
             Self::ConnectTimeout { .. } | Self::Dns(_) => Failure::REMOTE,
             Self::Io(error) if is_disconnect(error) => Failure::PEER,
             Self::PortTaken { .. } | Self::Bind { .. } | Self::Certificate { .. } => Failure::OURS,
+            Self::NotMovable | Self::Frozen(_) | Self::TicketKeys(_) => Failure::OURS,
             Self::Issue(_) | Self::NameServer(_) | Self::Io(_) => Failure::OURS,
         }
     }
@@ -63,7 +72,15 @@ impl Error {
 /// Whether an I/O error says no more than that the peer is gone.
 pub(crate) fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof)
+    matches!(
+        error.kind(),
+        Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+            // What a socket says of its peer's address after the peer reset it.
+            | Kind::NotConnected
+    )
 }
 
 /// An I/O error of an established connection.

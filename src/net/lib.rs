@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod connect;
 pub mod error;
+pub mod frozen;
 pub mod line_stream;
 pub mod listener;
 pub mod local_socket;
@@ -17,9 +18,11 @@ pub mod transport;
 
 pub use connect::connect;
 pub use error::Error;
+pub use frozen::{FrozenStream, FrozenTransport};
 pub use line_stream::LineStream;
 pub use listener::Listener;
 pub use prefix::{Prefix, PrefixSet};
 pub use resolver::{Answer, Mx, MxHost, Resolver};
+pub use tls::tickets::{TicketKey, TicketKeys};
 pub use tls::{Acceptor as TlsAcceptor, Connector as TlsConnector, TlsInfo};
 pub use transport::Transport;

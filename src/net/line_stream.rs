@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, of_stream};
+use crate::frozen::{FrozenStream, INPUT_MAX};
 use crate::tls::Acceptor;
 use crate::transport::Transport;
 
@@ -117,6 +120,31 @@ impl LineStream<Transport> {
     pub async fn starttls(self, acceptor: &Acceptor) -> Result<Self, Error> {
         let transport = self.transport.starttls(acceptor).await?;
         Ok(Self { transport, input: BytesMut::new(), input_max: self.input_max })
+    }
+
+    /// Takes the stream apart, as [`Transport::freeze`] does; what was read and not consumed goes along. May stand wherever
+    /// no write is half done: between two calls, or after one of `fill` was dropped.
+    ///
+    /// # Errors
+    /// As [`Transport::freeze`]; and `InputFull` when more input waits than a frozen stream may hold, which no session of
+    /// ours lets happen. Both end the connection.
+    pub fn freeze(self) -> Result<(OwnedFd, FrozenStream), Error> {
+        if self.input.len() > INPUT_MAX {
+            return Err(Error::InputFull);
+        }
+        let (socket, transport) = self.transport.freeze()?;
+        let input = Zeroizing::new(self.input.to_vec());
+        Ok((socket, FrozenStream { transport, input, input_max: self.input_max }))
+    }
+
+    /// Goes on where `freeze` stopped: the same input, the same bound, the same next octet.
+    ///
+    /// # Errors
+    /// As [`Transport::thaw`].
+    pub fn thaw(socket: OwnedFd, frozen: FrozenStream) -> Result<Self, Error> {
+        let FrozenStream { transport, input, input_max } = frozen;
+        let transport = Transport::thaw(socket, transport)?;
+        Ok(Self { transport, input: BytesMut::from(&input[..]), input_max })
     }
 }
 

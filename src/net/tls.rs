@@ -1,7 +1,12 @@
 //! TLS for both directions: the acceptor of our listeners, the connector of our relays.
 //!
-//! One crypto provider serves the whole process. The acceptor can be given a new certificate while it works; handshakes
-//! are bounded in time and number, because each costs a signature before the client has proved anything.
+//! One crypto provider serves the whole process. The acceptor can be given a new certificate and new ticket keys while it
+//! works; handshakes are bounded in time and number, because each costs a signature before the client has proved anything.
+//! What is accepted can move to another process; what we connect to others cannot, since a delivery is short and is tried
+//! again.
+
+pub(crate) mod movable;
+pub mod tickets;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,16 +18,20 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
+};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::{LazyConfigAcceptor, TlsStream, client, server};
+use tokio_rustls::client;
 
 use crate::certificate;
 use crate::error::{Error, of_stream};
 use crate::transport::Transport;
+use movable::MovableTls;
+use tickets::{TicketKeys, Tickets};
 
 /// Makes aws-lc-rs the provider of every TLS user in this process; a second call changes nothing.
 pub fn install_provider() {
@@ -31,7 +40,7 @@ pub fn install_provider() {
     ONCE.call_once(|| drop(aws_lc_rs::default_provider().install_default()));
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     install_provider();
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
 }
@@ -47,13 +56,16 @@ pub struct TlsInfo {
 
 impl TlsInfo {
     pub(crate) fn of(connection: &rustls::CommonState) -> Option<Self> {
-        let version = match connection.protocol_version()? {
-            rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        Some(Self::new(connection.protocol_version()?, connection.negotiated_cipher_suite()?.suite()))
+    }
+
+    pub(crate) fn new(version: ProtocolVersion, suite: CipherSuite) -> Self {
+        let version = match version {
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
             _ => "TLSv1.2",
         };
-        let name = format!("{:?}", connection.negotiated_cipher_suite()?.suite());
         // The library spells the suites of TLS 1.3 `TLS13_...`.
-        Some(Self { version, suite: name.replacen("TLS13_", "TLS_", 1) })
+        Self { version, suite: format!("{suite:?}").replacen("TLS13_", "TLS_", 1) }
     }
 }
 
@@ -75,6 +87,8 @@ struct Shared {
     /// Who has to have signed the client's certificate, where one is asked for.
     clients: Option<PathBuf>,
     config: RwLock<Arc<ServerConfig>>,
+    /// `None` where clients show certificates.
+    tickets: Option<Arc<Tickets>>,
     handshakes: Semaphore,
     handshake_timeout: Duration,
 }
@@ -102,12 +116,16 @@ impl Acceptor {
         clients: Option<&Path>,
         settings: &posthouse_conf::Tls,
     ) -> Result<Self, Error> {
-        let config = server_config(certificate, private_key, clients)?;
+        // A ticket stands for what its first handshake proved. One that anybody got must not pass for a certificate, so an
+        // acceptor of nodes takes none but of its own configuration, out of its own memory.
+        let tickets = if clients.is_none() { Some(Arc::new(Tickets::of_this_process()?)) } else { None };
+        let config = server_config(certificate, private_key, clients, tickets.clone())?;
         let shared = Shared {
             certificate: certificate.to_owned(),
             private_key: private_key.to_owned(),
             clients: clients.map(Path::to_owned),
             config: RwLock::new(Arc::new(config)),
+            tickets,
             handshakes: Semaphore::new(settings.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
             handshake_timeout: settings.handshake_timeout.get(),
         };
@@ -116,21 +134,28 @@ impl Acceptor {
 
     /// Reads the files again; sessions under way keep what they have. On an error the old certificate stays.
     pub fn reload(&self) -> Result<(), Error> {
-        let Shared { certificate, private_key, clients, .. } = &*self.shared;
-        let config = Arc::new(server_config(certificate, private_key, clients.as_deref())?);
+        let Shared { certificate, private_key, clients, tickets, .. } = &*self.shared;
+        let config = Arc::new(server_config(certificate, private_key, clients.as_deref(), tickets.clone())?);
         *self.shared.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = config;
         Ok(())
     }
 
+    /// Seals and opens session tickets with these keys from now on; without them a ticket is good in this process only.
+    /// Give the same keys to all nodes, and after an upgrade, and clients resume everywhere. An acceptor made by `mutual`
+    /// leaves them alone, since there each new connection shows its certificate.
+    pub fn set_ticket_keys(&self, keys: TicketKeys) -> Result<(), Error> {
+        self.shared.tickets.as_ref().map_or(Ok(()), |tickets| tickets.set(keys))
+    }
+
     /// Runs one handshake; the wait for a free place counts into its time. A connection takes its place only when its
     /// ClientHello is there, so that silent ones keep nobody out.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<server::TlsStream<TcpStream>, Error> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<MovableTls, Error> {
         let deadline = Instant::now() + self.shared.handshake_timeout;
         let work = async {
-            let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+            let hello = movable::Hello::read(stream).await?;
             let _place = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
             let config = self.shared.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-            hello.into_stream(config).await
+            hello.finish(config).await
         };
         timeout_at(deadline, work).await.map_err(|_| Error::HandshakeTimeout)?.map_err(handshake_error)
     }
@@ -143,7 +168,12 @@ fn handshake_error(error: std::io::Error) -> Error {
     }
 }
 
-fn server_config(certificate: &Path, private_key: &Path, clients: Option<&Path>) -> Result<ServerConfig, Error> {
+fn server_config(
+    certificate: &Path,
+    private_key: &Path,
+    clients: Option<&Path>,
+    tickets: Option<Arc<Tickets>>,
+) -> Result<ServerConfig, Error> {
     let chain = read_certificates(certificate)?;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -155,7 +185,13 @@ fn server_config(certificate: &Path, private_key: &Path, clients: Option<&Path>)
             builder.with_client_cert_verifier(verifier.build().map_err(|error| unreadable(roots, error))?)
         }
     };
-    builder.with_single_cert(chain, read_key(private_key)?).map_err(|error| unreadable(certificate, error))
+    let mut config =
+        builder.with_single_cert(chain, read_key(private_key)?).map_err(|error| unreadable(certificate, error))?;
+    movable::prepare(&mut config);
+    if let Some(tickets) = tickets {
+        config.ticketer = tickets;
+    }
+    Ok(config)
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
@@ -232,7 +268,7 @@ impl Connector {
             .await
             .map_err(|_| Error::HandshakeTimeout)?
             .map_err(handshake_error)?;
-        Ok(Transport::from_tls(TlsStream::Client(stream), peer, local))
+        Ok(Transport::of_client(stream, peer, local))
     }
 }
 

@@ -1,18 +1,23 @@
 //! One connection, plain or under TLS: the other half of a session, next to its state.
 //!
-//! STARTTLS consumes the plain transport and returns a TLS one, so no byte can be read around the handshake.
+//! STARTTLS consumes the plain transport and returns a TLS one, so no byte can be read around the handshake. A transport
+//! that we accepted can be frozen, carried to another process and thawed there.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::{Domain, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+use tokio_rustls::client;
 
 use crate::error::{Error, of_stream};
+use crate::frozen::FrozenTransport;
+use crate::tls::movable::MovableTls;
 use crate::tls::{Acceptor, TlsInfo};
 
 /// A TCP connection and what runs on it.
@@ -24,8 +29,10 @@ pub struct Transport {
 
 enum Stream {
     Plain(TcpStream),
-    /// Boxed: a TLS state is over a kilobyte, and most moves of a transport happen before or without it.
-    Tls(Box<TlsStream<TcpStream>>),
+    /// Boxed: most moves of a transport happen before TLS or without it.
+    Tls(Box<MovableTls>),
+    /// Boxed for the same reason; its state is over a kilobyte.
+    TlsClient(Box<client::TlsStream<TcpStream>>),
 }
 
 impl Transport {
@@ -48,19 +55,60 @@ impl Transport {
             return Err(Error::AlreadyTls);
         };
         let stream = acceptor.accept(stream).await?;
-        Ok(Self { stream: Stream::Tls(Box::new(TlsStream::Server(stream))), ..self })
+        Ok(Self { stream: Stream::Tls(Box::new(stream)), ..self })
+    }
+
+    /// Takes the connection apart, without a word to the peer: its socket, out of the runtime's poller, and all else as a
+    /// value. Nothing is lost, whatever is half read or half written; and nothing in this process can seal a TLS record
+    /// for this connection any more, which the value alone can.
+    ///
+    /// # Errors
+    /// `NotMovable` under TLS of which we are the client, and `Io` where the poller keeps the socket; both end the
+    /// connection.
+    pub fn freeze(self) -> Result<(OwnedFd, FrozenTransport), Error> {
+        let (socket, tls) = match self.stream {
+            Stream::Plain(stream) => (stream.into_std()?, None),
+            Stream::Tls(stream) => {
+                let (socket, frozen) = stream.freeze()?;
+                (socket, Some(frozen))
+            }
+            Stream::TlsClient(_) => return Err(Error::NotMovable),
+        };
+        Ok((socket.into(), FrozenTransport { tls }))
+    }
+
+    /// Goes on where `freeze` stopped, in whichever process. Writes nothing and reads nothing; dropped right away it leaves
+    /// the connection as it was, as long as somebody else holds the socket too. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// `Closed` when the peer is gone meanwhile, which says nothing against the value; otherwise the socket is none of ours
+    /// or cannot be polled.
+    pub fn thaw(socket: OwnedFd, frozen: FrozenTransport) -> Result<Self, Error> {
+        let reference = SockRef::from(&socket);
+        let is_tcp = reference.r#type()? == Type::STREAM && reference.domain()? != Domain::UNIX;
+        if !is_tcp {
+            return Err(Error::Frozen("its descriptor is no TCP connection"));
+        }
+        let socket = std::net::TcpStream::from(socket);
+        socket.set_nonblocking(true)?;
+        let Self { peer, local, stream } = Self::plain(TcpStream::from_std(socket)?)?;
+        let stream = match (frozen.tls, stream) {
+            (Some(tls), Stream::Plain(socket)) => Stream::Tls(Box::new(MovableTls::thaw(socket, tls)?)),
+            (_, stream) => stream,
+        };
+        Ok(Self { peer, local, stream })
     }
 
     /// Takes the TCP stream out, where no TLS runs on it yet.
     pub(crate) fn into_plain(self) -> Result<(TcpStream, SocketAddr, SocketAddr), Error> {
         match self.stream {
             Stream::Plain(stream) => Ok((stream, self.peer, self.local)),
-            Stream::Tls(_) => Err(Error::AlreadyTls),
+            Stream::Tls(_) | Stream::TlsClient(_) => Err(Error::AlreadyTls),
         }
     }
 
-    pub(crate) fn from_tls(stream: TlsStream<TcpStream>, peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, stream: Stream::Tls(Box::new(stream)) }
+    pub(crate) fn of_client(stream: client::TlsStream<TcpStream>, peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, local, stream: Stream::TlsClient(Box::new(stream)) }
     }
 
     pub fn peer_addr(&self) -> SocketAddr {
@@ -77,7 +125,7 @@ impl Transport {
     }
 
     pub fn is_tls(&self) -> bool {
-        matches!(self.stream, Stream::Tls(_))
+        !matches!(self.stream, Stream::Plain(_))
     }
 
     /// Whether both ends are on this machine, so that no one else can listen.
@@ -89,7 +137,24 @@ impl Transport {
     pub fn tls_info(&self) -> Option<TlsInfo> {
         match &self.stream {
             Stream::Plain(_) => None,
-            Stream::Tls(stream) => TlsInfo::of(stream.get_ref().1),
+            Stream::Tls(stream) => Some(stream.info()),
+            Stream::TlsClient(stream) => TlsInfo::of(stream.get_ref().1),
+        }
+    }
+
+    /// The host name that a TLS client of ours asked for (RFC 6066 §3).
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.stream {
+            Stream::Tls(stream) => stream.facts().server_name.as_deref(),
+            Stream::Plain(_) | Stream::TlsClient(_) => None,
+        }
+    }
+
+    /// The channel binding `tls-exporter` of a connection that we accepted (RFC 9266 §4.2); TLS 1.3 only.
+    pub fn channel_binding(&self) -> Option<&[u8; 32]> {
+        match &self.stream {
+            Stream::Tls(stream) => stream.facts().exporter.as_deref(),
+            Stream::Plain(_) | Stream::TlsClient(_) => None,
         }
     }
 }
@@ -105,6 +170,7 @@ impl AsyncRead for Transport {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Stream::TlsClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -114,6 +180,7 @@ impl AsyncWrite for Transport {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Stream::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -121,6 +188,7 @@ impl AsyncWrite for Transport {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Stream::TlsClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -128,6 +196,7 @@ impl AsyncWrite for Transport {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Stream::TlsClient(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }
