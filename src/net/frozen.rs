@@ -208,9 +208,9 @@ fn digest_of(bytes: &[u8]) -> [u8; DIGEST] {
     start
 }
 
-/// For the fuzz targets, which would never hit the digest by themselves: bytes as a sealed transport.
+/// A layout in its envelope: a fuzz target or a test would never hit the digest by itself.
 #[cfg(any(test, feature = "fuzzing"))]
-pub fn sealed_transport(layout: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn sealed_transport(layout: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::new(Kind::Transport, layout.len());
     writer.0.extend_from_slice(layout);
     writer.seal()

@@ -16,6 +16,12 @@ pub mod resolver;
 pub mod tls;
 pub mod transport;
 
+/// What the fuzz targets call.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use crate::tls::movable::peer::{decode, drive};
+}
+
 pub use connect::connect;
 pub use error::Error;
 pub use frozen::{FrozenStream, FrozenTransport};

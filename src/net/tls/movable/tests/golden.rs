@@ -11,8 +11,8 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
 use super::super::Facts;
-use super::super::peer::{records, state, suites};
-use crate::frozen::{FrozenStream, FrozenTransport, sealed_transport};
+use super::super::peer::{self, records, state, suites};
+use crate::frozen::{FrozenStream, FrozenTransport};
 
 fn suite(name: CipherSuite) -> SupportedCipherSuite {
     *suites().iter().find(|suite| suite.suite() == name).expect("a suite of ours")
@@ -147,9 +147,7 @@ proptest! {
 
     #[test]
     fn no_octets_make_it_panic(octets in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = FrozenStream::decode(&octets);
-        let _ = FrozenTransport::decode(&octets);
-        let _ = FrozenTransport::decode(&sealed_transport(&octets));
+        peer::decode(&octets);
     }
 
     /// A layout that is damaged but sealed again decodes to something that can be used, or not at all.
@@ -157,22 +155,17 @@ proptest! {
     fn no_damage_under_a_good_seal_makes_it_panic(
         which in 0..6_usize,
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        more in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
         let mut layout = layout(&values()[which].1);
         for (at, octet) in damage {
             let at = at.index(layout.len());
             layout[at] = octet;
         }
-        let Ok(decoded) = FrozenTransport::decode(&sealed_transport(&layout)) else { return Ok(()) };
-        let Some(tls) = decoded.tls else { return Ok(()) };
-        let mut records = records(tls);
-        while matches!(records.open(), Ok(true)) {
-            let count = records.plain().len();
-            records.consume(count);
-        }
-        records.receive(&more);
-        let _ = (records.open(), records.write(b"x"));
-        records.close();
+        peer::decode(&layout);
+    }
+
+    #[test]
+    fn no_sequence_of_events_breaks_an_end(script in proptest::collection::vec(any::<u8>(), 0..400)) {
+        peer::drive(&script);
     }
 }
