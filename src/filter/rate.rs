@@ -118,6 +118,15 @@ impl<C: Clock + Clone> Admission<C> {
         self.connections.enter(client)
     }
 
+    /// A connection that came from another process, where it was admitted: counted, never refused.
+    pub fn readmit(&self, client: IpAddr) -> ConnectionGuard {
+        if self.exempt.contains(client) {
+            self.connections.enter_exempt()
+        } else {
+            self.connections.enter_moved(client)
+        }
+    }
+
     /// Whether `limits.exempt` names the client.
     pub fn is_exempt(&self, client: IpAddr) -> bool {
         self.exempt.contains(client)
@@ -214,6 +223,19 @@ mod tests {
         drop(first);
         let _fourth = enter("192.0.2.3").expect("the place of the first");
         assert_eq!(admission.connections_open(), 5);
+    }
+
+    #[test]
+    fn a_moved_connection_is_counted_and_never_refused() {
+        let (admission, _) = admission(|limits| {
+            limits.connections_per_ip_max = 1;
+            limits.connects_per_minute_max = 1;
+        });
+        let moved: Vec<_> = (0..3).map(|_| admission.readmit(ip("192.0.2.1"))).collect();
+        assert_eq!(admission.connections_open(), 3);
+        assert_eq!(admission.connect(ip("192.0.2.1")).err(), Some(Refusal::ConnectionsPerAddress));
+        drop(moved);
+        assert_eq!(admission.connections_open(), 0);
     }
 
     #[test]

@@ -30,12 +30,14 @@ pub struct LineStream<T = Transport> {
     transport: T,
     input: BytesMut,
     input_max: usize,
+    /// Something was written that may still lie in a buffer of the transport.
+    unflushed: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> LineStream<T> {
     /// A stream whose buffer never holds more than `input_max` octets.
     pub fn new(transport: T, input_max: usize) -> Self {
-        Self { transport, input: BytesMut::new(), input_max: input_max.max(1) }
+        Self { transport, input: BytesMut::new(), input_max: input_max.max(1), unflushed: false }
     }
 
     /// What has been read and not yet consumed.
@@ -99,6 +101,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin> LineStream<T> {
         within(limit, self.transport.flush()).await
     }
 
+    /// Writes what the peer takes of `octets` and returns how many those are, at least one; `limit` bounds the wait for it.
+    /// Cancel-safe: dropped before its end, it has written nothing.
+    pub async fn write_some(&mut self, octets: &[u8], limit: Duration) -> Result<usize, Error> {
+        self.unflushed = true;
+        match within(limit, self.transport.write(octets)).await? {
+            0 if !octets.is_empty() => Err(Error::Closed),
+            count => Ok(count),
+        }
+    }
+
+    /// Sends `output`; what is sent leaves it, and in the end its memory is given back. `limit` bounds the time in which the
+    /// peer takes nothing at all. Cancel-safe: whenever it is dropped, `output` holds just what is not yet sent.
+    pub async fn send(&mut self, output: &mut Vec<u8>, limit: Duration) -> Result<(), Error> {
+        while !output.is_empty() {
+            let count = self.write_some(output, limit).await?;
+            output.drain(..count);
+        }
+        *output = Vec::new();
+        if self.unflushed {
+            within(limit, self.transport.flush()).await?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
     /// Says goodbye: close_notify under TLS, then FIN. Errors are no news, since the session is over.
     pub async fn close(mut self, limit: Duration) {
         let _ = within(limit, self.transport.shutdown()).await;
@@ -119,7 +146,7 @@ impl LineStream<Transport> {
     /// the path may have put it there (RFC 3207 §4.2, RFC 9051 §11.1 command injection).
     pub async fn starttls(self, acceptor: &Acceptor) -> Result<Self, Error> {
         let transport = self.transport.starttls(acceptor).await?;
-        Ok(Self { transport, input: BytesMut::new(), input_max: self.input_max })
+        Ok(Self { transport, input: BytesMut::new(), input_max: self.input_max, unflushed: false })
     }
 
     /// Takes the stream apart, as [`Transport::freeze`] does; what was read and not consumed goes along. May stand wherever
@@ -144,7 +171,7 @@ impl LineStream<Transport> {
     pub fn thaw(socket: OwnedFd, frozen: FrozenStream) -> Result<Self, Error> {
         let FrozenStream { transport, input, input_max } = frozen;
         let transport = Transport::thaw(socket, transport)?;
-        Ok(Self { transport, input: BytesMut::from(&input[..]), input_max })
+        Ok(Self { transport, input: BytesMut::from(&input[..]), input_max, unflushed: false })
     }
 }
 
@@ -224,5 +251,22 @@ mod tests {
         assert!(matches!(stream.write_all(b"more", SOON).await, Err(Error::WriteTimeout)));
         let mut read = [0; 64];
         peer.read_exact(&mut read).await.expect("what was written");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_send_keeps_what_the_peer_has_not_taken() {
+        let (mut stream, mut peer) = pair(100);
+        let sent: Vec<u8> = (0..200).collect();
+        let (mut output, mut heard) = (sent.clone(), Vec::new());
+        let mut read = [0; 50];
+        while !output.is_empty() {
+            let cancelled = timeout(Duration::from_millis(1), stream.send(&mut output, SOON)).await;
+            assert_eq!(cancelled.is_ok(), output.is_empty());
+            let count = peer.read(&mut read).await.expect("what was written");
+            heard.extend_from_slice(&read[..count]);
+        }
+        drop(stream);
+        peer.read_to_end(&mut heard).await.expect("the rest");
+        assert_eq!(heard, sent);
     }
 }

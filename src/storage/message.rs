@@ -23,7 +23,7 @@ pub use append::append;
 pub use copy::{copy, move_to};
 pub use expunge::expunge;
 pub use flags::set_flags;
-pub use read::{body, deleted_uids, email, emails, memberships, memberships_of, raw};
+pub use read::{body, deleted_uids, email, emails, memberships, memberships_of, octets, raw};
 
 use crate::blob::StagedBody;
 use crate::done;
@@ -106,7 +106,7 @@ pub struct Append {
 impl Append {
     /// Octets as a client sees them (RFC 9051 §2.3.4).
     pub fn size(&self) -> u64 {
-        octets(&self.prefix, self.body.body().size)
+        size_of_octets(&self.prefix, self.body.body().size)
     }
 
     /// Octets that it adds to a transaction, about: what a batch is bounded by.
@@ -227,10 +227,30 @@ pub struct Email {
     pub structure: MessageStructure,
 }
 
+/// What the octets of a message are read by. Unlike the rest of an email it never changes, so that whoever holds it can
+/// read on, also in another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Octets {
+    /// Header fields above the body.
+    pub prefix: Bytes,
+    pub body: BodyRef,
+}
+
+impl Octets {
+    /// How many they are, as a client sees them.
+    pub fn size(&self) -> u64 {
+        size_of_octets(&self.prefix, self.body.size)
+    }
+}
+
 impl Email {
+    pub fn octets(&self) -> Octets {
+        Octets { prefix: self.prefix.clone(), body: self.body }
+    }
+
     /// Octets as a client sees them.
     pub fn size(&self) -> u64 {
-        octets(&self.prefix, self.body.size)
+        size_of_octets(&self.prefix, self.body.size)
     }
 
     pub(crate) fn from_row(account: AccountId, id: EmailId, row: EmailRow) -> Result<Self, Error> {
@@ -259,7 +279,7 @@ impl EmailRow {
 
     /// Octets as a client sees them.
     pub(crate) fn size(&self) -> u64 {
-        octets(&self.prefix, self.body_size)
+        size_of_octets(&self.prefix, self.body_size)
     }
 }
 
@@ -276,7 +296,7 @@ impl Membership {
     }
 }
 
-fn octets(prefix: &[u8], body: u64) -> u64 {
+fn size_of_octets(prefix: &[u8], body: u64) -> u64 {
     u64::try_from(prefix.len()).unwrap_or(u64::MAX).saturating_add(body)
 }
 

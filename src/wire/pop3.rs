@@ -14,5 +14,5 @@ pub use command::{Command, CommandFault, Verb};
 pub use listing::Listing;
 pub use maildrop::{Entry, Maildrop};
 pub use response::Response;
-pub use server::{Effect, Offer, Server};
+pub use server::{Effect, Offer, Server, Snapshot};
 pub use stuffing::{LineLimit, Stuffer};

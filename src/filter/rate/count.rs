@@ -57,10 +57,19 @@ impl Connections {
         if counts.by_neighbourhood.get(&neighbourhood).is_some_and(|count| *count >= self.per_neighbourhood_max) {
             return Err(Refusal::ConnectionsPerPrefix);
         }
+        Ok(self.count((client, neighbourhood), &mut counts))
+    }
+
+    /// A connection that was admitted elsewhere: counted, whatever the limits.
+    pub(super) fn enter_moved(self: &Arc<Self>, address: IpAddr) -> ConnectionGuard {
+        self.count((Prefix::client(address), Prefix::neighbourhood(address)), &mut self.counts())
+    }
+
+    fn count(self: &Arc<Self>, client: (Prefix, Prefix), counts: &mut Counts) -> ConnectionGuard {
         counts.total += 1;
-        *counts.by_client.entry(client).or_default() += 1;
-        *counts.by_neighbourhood.entry(neighbourhood).or_default() += 1;
-        Ok(ConnectionGuard { connections: Arc::clone(self), client: Some((client, neighbourhood)) })
+        *counts.by_client.entry(client.0).or_default() += 1;
+        *counts.by_neighbourhood.entry(client.1).or_default() += 1;
+        ConnectionGuard { connections: Arc::clone(self), client: Some(client) }
     }
 
     pub(super) fn enter_exempt(self: &Arc<Self>) -> ConnectionGuard {

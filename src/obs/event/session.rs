@@ -23,6 +23,13 @@ static RECEIVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static RECEIVED_BYTES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("messages_received_bytes_total", "Octets of accepted messages.", &["protocol"]));
 
+static MOVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "sessions_moved_total",
+        "Sessions that left for another process or came from one.",
+        &["protocol", "direction"],
+    )
+});
 static FAILED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("session_failures_total", "Sessions that ended by a bug.", &["protocol"]));
 
@@ -36,6 +43,9 @@ pub(crate) fn register() {
     for protocol in ["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"] {
         let _ = REFUSED.with_label_values(&[protocol, "permanent"]);
         let _ = FAILED.with_label_values(&[protocol]);
+        for direction in ["in", "out"] {
+            let _ = MOVED.with_label_values(&[protocol, direction]);
+        }
     }
     LazyLock::force(&SESSIONS);
     LazyLock::force(&ENDED);
@@ -66,6 +76,20 @@ event! {
     SessionEnded { protocol: &'static str, client: IpAddr, reason: &'static str }
     trace "session ended"
     |event| ENDED.with_label_values(&[event.protocol, event.reason]).inc()
+}
+
+event! {
+    /// A session leaves for another process.
+    SessionMovedOut { protocol: &'static str, client: IpAddr }
+    trace "session moved out"
+    |event| MOVED.with_label_values(&[event.protocol, "out"]).inc()
+}
+
+event! {
+    /// A session came from another process.
+    SessionMovedIn { protocol: &'static str, client: IpAddr }
+    trace "session moved in"
+    |event| MOVED.with_label_values(&[event.protocol, "in"]).inc()
 }
 
 event! {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use posthouse_mail::{AccountId, EmailId, MailboxId, Uid};
 
-use super::{Email, Membership, flag_bits};
+use super::{Email, Membership, Octets, flag_bits};
 use crate::codec;
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
@@ -121,15 +121,20 @@ pub async fn emails(store: &Store, account: AccountId, ids: &[EmailId]) -> Resul
 /// Octets of a message as a client sees it: the added header fields, then the body. A range that reaches over the end
 /// is cut there.
 pub async fn raw(store: &Store, email: &Email, range: Range<u64>) -> Result<Bytes, Error> {
-    let prefix = u64::try_from(email.prefix.len()).unwrap_or(u64::MAX);
-    let end = range.end.min(email.size());
+    octets(store, &email.octets(), range).await
+}
+
+/// The same of a message whose email may be gone by now.
+pub async fn octets(store: &Store, octets: &Octets, range: Range<u64>) -> Result<Bytes, Error> {
+    let prefix = u64::try_from(octets.prefix.len()).unwrap_or(u64::MAX);
+    let end = range.end.min(octets.size());
     let start = range.start.min(end);
     let index = |offset: u64| usize::try_from(offset.min(prefix)).unwrap_or(usize::MAX);
-    let head = email.prefix.slice(index(start)..index(end));
+    let head = octets.prefix.slice(index(start)..index(end));
     if end <= prefix {
         return Ok(head);
     }
-    let tail = store.body_read(&email.body, start.saturating_sub(prefix)..end - prefix).await?;
+    let tail = store.body_read(&octets.body, start.saturating_sub(prefix)..end - prefix).await?;
     if head.is_empty() {
         return Ok(tail);
     }

@@ -28,6 +28,23 @@ impl Maildrop {
         Self { uid_validity, entries, marked }
     }
 
+    /// A maildrop as another process knew it, with the numbers of its marks; `None` where no session could have made it.
+    pub fn restore(uid_validity: UidValidity, entries: Vec<Entry>, marks: &[Number]) -> Option<Self> {
+        let ascending = entries.iter().zip(entries.iter().skip(1)).all(|(one, next)| one.uid < next.uid);
+        let mut maildrop = Self::new(uid_validity, entries);
+        (ascending && marks.iter().all(|number| maildrop.mark(*number))).then_some(maildrop)
+    }
+
+    /// All messages, marked or not.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The numbers of the marked messages, ascending.
+    pub fn marks(&self) -> impl Iterator<Item = Number> {
+        self.marked.iter().enumerate().filter(|(_, marked)| **marked).map(|(index, _)| index + 1)
+    }
+
     /// The message of a number, unless it is marked as deleted.
     pub fn get(&self, number: Number) -> Option<Entry> {
         let index = number.checked_sub(1)?;

@@ -62,6 +62,13 @@ enum Phase {
     Update,
 }
 
+/// What a server knows between two commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    Authorization { user: Option<String> },
+    Transaction(Maildrop),
+}
+
 const FRESH: Phase = Phase::Authorization { user: None };
 
 /// The verbs of each state, as a refusal names them.
@@ -71,6 +78,29 @@ const IN_TRANSACTION: &str = "STAT, LIST, UIDL, RETR, TOP, DELE, RSET, NOOP, CAP
 impl Server {
     pub fn new(offer: Offer) -> Self {
         Self { offer, phase: FRESH }
+    }
+
+    /// A server that goes on where another one stopped.
+    pub fn restore(offer: Offer, snapshot: Snapshot) -> Self {
+        let phase = match snapshot {
+            Snapshot::Authorization { user } => Phase::Authorization { user },
+            Snapshot::Transaction(maildrop) => Phase::Transaction(maildrop),
+        };
+        Self { offer, phase }
+    }
+
+    /// Whether the server is between two commands, so that a snapshot is all of it.
+    pub fn is_between_commands(&self) -> bool {
+        matches!(self.phase, Phase::Authorization { .. } | Phase::Transaction(_))
+    }
+
+    /// All that it knows; `None` within a command or an exchange.
+    pub fn into_snapshot(self) -> Option<Snapshot> {
+        match self.phase {
+            Phase::Authorization { user } => Some(Snapshot::Authorization { user }),
+            Phase::Transaction(maildrop) => Some(Snapshot::Transaction(maildrop)),
+            Phase::Exchange(_) | Phase::Checking | Phase::Update => None,
+        }
     }
 
     /// Takes a line without its CRLF. To be called only when no effect is under way.

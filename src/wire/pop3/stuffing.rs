@@ -6,17 +6,17 @@
 /// Byte-stuffs one message. Part of the session's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuffer {
-    at_line_start: bool,
-    after_cr: bool,
-    limit: Option<LineLimit>,
+    pub at_line_start: bool,
+    pub after_cr: bool,
+    pub limit: Option<LineLimit>,
 }
 
 /// TOP: the header, the empty line, and so many lines of the body (RFC 1939 §7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineLimit {
-    lines_left: u64,
-    in_body: bool,
-    line_is_empty: bool,
+    pub lines_left: u64,
+    pub in_body: bool,
+    pub line_is_empty: bool,
 }
 
 impl LineLimit {

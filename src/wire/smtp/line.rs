@@ -22,7 +22,7 @@ pub enum LineFault {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineCutter {
     /// The current line was too long; its rest is thrown away up to the next LF.
-    overlong: bool,
+    pub overlong: bool,
 }
 
 impl LineCutter {
