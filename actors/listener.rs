@@ -21,7 +21,7 @@ use posthouse_obs::event::session::SessionFailed;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::task::AbortHandle;
 
-use crate::session::{Drain, Protocol};
+use crate::session::{Calls, Parked, Protocol, ResumeError, Resumed};
 use crate::supervise::Restarts;
 
 /// Longest wait for a refused client to take its refusal; a fresh socket takes it at once.
@@ -45,6 +45,9 @@ pub trait SessionFactory: Send + Sync + 'static {
     /// Starts a session's actor under `supervisor`. TLS handshakes are the session's own.
     fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>>;
 
+    /// Reads a session that another process parked, and checks all of it. Starts nothing, and sends nothing to the client.
+    fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError>;
+
     /// What a client hears that is not admitted. Not sent where TLS comes first: the client could not read it.
     fn refusal(&self, why: Refusal) -> Vec<u8>;
 }
@@ -55,11 +58,12 @@ pub struct ListenerArguments {
     pub socket: Arc<Listener>,
     pub admission: Arc<Admission>,
     pub factory: Arc<dyn SessionFactory>,
-    pub drain: Drain,
+    pub calls: Calls,
     pub supervise: Supervise,
 }
 
-/// Starts a listener under `supervisor`. After the drain it ends by itself, once its last session has ended.
+/// Starts a listener under `supervisor`. When the node wants no more sessions it ends by itself, once its last session is
+/// over or parked.
 pub async fn start(
     arguments: ListenerArguments,
     supervisor: ActorCell,
@@ -69,7 +73,7 @@ pub async fn start(
 
 pub enum ListenerMsg {
     Start,
-    /// `None`: by the drain; else a bug's words.
+    /// `None`: by the node's call; else a bug's words.
     AcceptEnded(Option<String>),
 }
 
@@ -167,7 +171,7 @@ impl ListenerState {
 
 /// Runs the loop beside the actor, whose own loop must stay free for the ends of sessions; reports how it ended.
 fn start_accepting(myself: &ActorRef<ListenerMsg>, arguments: ListenerArguments) -> AbortHandle {
-    let accepting = tokio::spawn(accept_until_drain(arguments, myself.get_cell()));
+    let accepting = tokio::spawn(accept_until_the_end(arguments, myself.get_cell()));
     let handle = accepting.abort_handle();
     let myself = myself.clone();
     tokio::spawn(async move {
@@ -178,12 +182,12 @@ fn start_accepting(myself: &ActorRef<ListenerMsg>, arguments: ListenerArguments)
     handle
 }
 
-async fn accept_until_drain(arguments: ListenerArguments, supervisor: ActorCell) {
-    let mut drain = arguments.drain.clone();
+async fn accept_until_the_end(arguments: ListenerArguments, supervisor: ActorCell) {
+    let mut calls = arguments.calls.clone();
     loop {
         let transport = tokio::select! {
             biased;
-            () = drain.wait() => return,
+            () = calls.ended() => return,
             transport = arguments.socket.accept() => transport,
         };
         admit(&arguments, transport, &supervisor).await;
@@ -226,16 +230,16 @@ async fn refuse(factory: &dyn SessionFactory, transport: Transport, refusal: Ref
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{self, Session};
+    use crate::session::{self, Call, Session, Switch};
     use futures_util::FutureExt as _;
     use posthouse_conf::{Limits, Submission};
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpStream;
 
-    /// Greets, then waits for the drain or, where the factory says so, dies.
+    /// Greets, then waits for the end or, where the factory says so, dies.
     struct Greeter {
         accepted: Accepted,
-        drain: Drain,
+        calls: Calls,
         dies: bool,
     }
 
@@ -244,18 +248,23 @@ mod tests {
             Protocol::Pop3
         }
 
-        async fn run(self) {
-            let Self { accepted, mut drain, dies } = self;
+        fn calls(&self) -> &Calls {
+            &self.calls
+        }
+
+        async fn run(self) -> Option<Parked> {
+            let Self { accepted, mut calls, dies } = self;
             let mut stream = LineStream::new(accepted.transport, 10);
             assert!(!dies, "a bug");
             stream.write_all(b"hello", REFUSAL_LIMIT).await.expect("a write");
-            drain.wait().await;
+            calls.ended().await;
             drop(accepted.guard);
+            None
         }
     }
 
     struct Greeters {
-        drain: Drain,
+        calls: Calls,
         dies: bool,
     }
 
@@ -265,8 +274,12 @@ mod tests {
         }
 
         fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
-            let greeter = Greeter { accepted, drain: self.drain.clone(), dies: self.dies };
+            let greeter = Greeter { accepted, calls: self.calls.clone(), dies: self.dies };
             async move { session::spawn(greeter, supervisor).await.map(drop) }.boxed()
+        }
+
+        fn resume(&self, _: Parked, _: &Admission) -> Result<Resumed, ResumeError> {
+            Err(ResumeError::Protocol("greetings"))
         }
 
         fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -290,7 +303,7 @@ mod tests {
     struct Case {
         address: SocketAddr,
         admission: Arc<Admission>,
-        switch: tokio::sync::watch::Sender<bool>,
+        switch: Switch,
         ended: tokio::task::JoinHandle<()>,
     }
 
@@ -298,14 +311,14 @@ mod tests {
         let mut limits = Limits::default();
         change(&mut limits);
         let admission = Arc::new(Admission::new(&limits, &Submission::default()));
-        let (switch, drain) = Drain::channel();
+        let switch = Switch::new();
         let socket = Listener::bind("127.0.0.1:0".parse().expect("an address"), 8).expect("a free port");
         let address = socket.local_addr();
         let arguments = ListenerArguments {
             socket: Arc::new(socket),
             admission: admission.clone(),
-            factory: Arc::new(Greeters { drain: drain.clone(), dies }),
-            drain,
+            factory: Arc::new(Greeters { calls: switch.calls(), dies }),
+            calls: switch.calls(),
             supervise: Supervise::default(),
         };
         let (supervisor, _) = Actor::spawn(None, Idle, ()).await.expect("a supervisor");
@@ -330,10 +343,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_the_drain_the_listener_ends_with_its_last_session() {
+    async fn when_the_node_leaves_the_listener_ends_with_its_last_session() {
         let case = case(false, |_| {}).await;
         let _client = connect(&case).await;
-        case.switch.send(true).expect("a listener");
+        case.switch.set(Call::Leave);
+        case.switch.vacated().await;
         case.ended.await.expect("no panic");
         assert_eq!(case.admission.connections_open(), 0);
     }

@@ -1,7 +1,7 @@
 //! The root of a node: starts everything in order, supervises it, and ends it in order.
 //!
-//! Owns: the store, the drain switch, the children that are always there.   Receives: the ends of its children.
-//! Sends: the drain to every session.   Bounds: conf.node.drain_limit for the end; conf.supervise for restarts.
+//! Owns: the store, the switch of its sessions, the children that are always there.   Receives: the ends of its children.
+//! Sends: its calls to every session.   Bounds: conf.node.drain_limit for the end; conf.supervise for restarts.
 //! On failure: a listener, the admin socket or a sweeper that dies is started again; a supervisor of entities that dies is
 //! a fault that no restart inside mends, so the node ends and whoever runs it starts it anew.   Standards: none.
 
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::clock;
+use crate::session::Call;
 
 pub(crate) use root::RootMsg;
 pub use services::Services;
@@ -127,7 +128,7 @@ impl Node {
     pub async fn stop(&self) {
         let services = &self.services;
         services.ready.store(false, Ordering::Release);
-        let _ = services.drain_switch.send(true);
+        services.switch.set(Call::Leave);
         let deadline = Instant::now() + services.settings.node.drain_limit.get();
         while services.admission.connections_open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -3,11 +3,13 @@
 //! A session's loop lives in its protocol's folder; it runs inside the actor made here, so that a panic in it is an event for
 //! its supervisor and ends nobody else's session.
 //!
-//! Owns: one connection and the state of its dialogue.   Receives: Run, and the drain signal.   Sends: nothing; it asks.
+//! Owns: one connection and the state of its dialogue.   Receives: Run, and the calls of its node.   Sends: nothing; it asks.
 //! Bounds: the protocol's input buffer, conf.limits.connections_max; every wait has the protocol's deadline.
 //! On failure: the connection closes, nothing half done is kept.   Standards: those of the protocol.
 
+pub mod call;
 pub mod imap;
+pub mod parked;
 pub mod pop3;
 pub mod smtp;
 pub mod submission;
@@ -20,8 +22,11 @@ use posthouse_obs::emit;
 use posthouse_obs::event::actor::{ActorEnded, ActorStarted};
 use posthouse_obs::event::session::{SessionEntered, SessionLeft};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::watch;
 use tokio::time::Instant;
+
+use call::Present;
+pub use call::{Busy, Call, Calls, Switch};
+pub use parked::{Parked, ResumeError, Resumed};
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,46 +60,29 @@ impl Protocol {
     }
 }
 
-/// Tells every session that the node is stopping: finish at the next safe point, with the protocol's farewell.
-#[derive(Clone)]
-pub struct Drain(watch::Receiver<bool>);
-
-impl Drain {
-    /// A drain signal and the switch that sets it.
-    pub fn channel() -> (watch::Sender<bool>, Self) {
-        let (switch, signal) = watch::channel(false);
-        (switch, Self(signal))
-    }
-
-    pub fn is_set(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Returns once the node is stopping. Safe to cancel.
-    pub async fn wait(&mut self) {
-        // A dropped switch means that the node is gone: that is a drain too.
-        let _ = self.0.wait_for(|set| *set).await;
-    }
-}
-
 /// What ended a session's wait for its client.
 #[derive(Debug)]
 pub enum Wake {
     /// There is more input.
     Input,
-    /// The node is stopping.
-    Draining,
+    /// The node asks for something else than before.
+    Called,
+    /// The node asks to leave, and the session may.
+    Leaving,
     /// The deadline passed, the client is gone, or the buffer is full.
     Lost(posthouse_net::Error),
 }
 
-/// Waits for input, the deadline or the drain, whichever comes first. Safe to cancel.
-pub async fn wait_for_input(stream: &mut LineStream, deadline: Instant, drain: &mut Drain) -> Wake {
+/// Waits for input, the deadline or a call, whichever comes first; `may_leave` where a farewell would do the client no harm.
+/// Cancel-safe.
+pub async fn wait_for_input(stream: &mut LineStream, deadline: Instant, calls: &mut Calls, may_leave: bool) -> Wake {
+    let leaving = may_leave && calls.now() == Call::Leave;
     tokio::select! {
         // Input that is there already is answered before the farewell.
         biased;
         filled = stream.fill(deadline) => filled.map_or_else(Wake::Lost, |_| Wake::Input),
-        () = drain.wait() => Wake::Draining,
+        () = std::future::ready(()), if leaving => Wake::Leaving,
+        () = calls.changed() => Wake::Called,
     }
 }
 
@@ -131,13 +119,17 @@ impl std::ops::Drop for Presence {
 pub trait Session: Send + 'static {
     fn protocol(&self) -> Protocol;
 
-    /// Returns when the connection is over, for whatever reason; an error of the peer is no failure of the actor.
-    fn run(self) -> impl Future<Output = ()> + Send;
+    fn calls(&self) -> &Calls;
+
+    /// Returns when the connection is over, for whatever reason, or when the session leaves for another process; an error of
+    /// the peer is no failure of the actor.
+    fn run(self) -> impl Future<Output = Option<Parked>> + Send;
 }
 
 /// Starts the actor of a session under `supervisor`.
 pub async fn spawn<S: Session + Sync>(session: S, supervisor: ActorCell) -> Result<ActorRef<SessionMsg>, SpawnErr> {
-    Ok(Actor::spawn_linked(None, SessionActor::<S>(PhantomData), session, supervisor).await?.0)
+    let present = session.calls().present();
+    Ok(Actor::spawn_linked(None, SessionActor::<S>(PhantomData), (session, present), supervisor).await?.0)
 }
 
 /// The one message of a session: its whole life.
@@ -167,24 +159,31 @@ impl std::ops::Drop for Alive {
 
 impl<S: Session + Sync> Actor for SessionActor<S> {
     type Msg = SessionMsg;
-    type State = Option<S>;
-    type Arguments = S;
+    type State = Option<(S, Present)>;
+    type Arguments = (S, Present);
 
-    async fn pre_start(&self, myself: ActorRef<SessionMsg>, session: S) -> Result<Option<S>, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SessionMsg>,
+        arguments: (S, Present),
+    ) -> Result<Option<(S, Present)>, ActorProcessingErr> {
         myself.cast(SessionMsg::Run)?;
-        Ok(Some(session))
+        Ok(Some(arguments))
     }
 
     async fn handle(
         &self,
         myself: ActorRef<SessionMsg>,
         _message: SessionMsg,
-        state: &mut Option<S>,
+        state: &mut Option<(S, Present)>,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(session) = state.take() {
+        if let Some((session, _present)) = state.take() {
             let _alive = Alive::new(session.protocol().as_str());
+            let calls = session.calls().clone();
             // Boxed: inline, the session would lie in each layer of the actor's own future.
-            Box::pin(session.run()).await;
+            if let Some(parked) = Box::pin(session.run()).await {
+                calls.park(parked);
+            }
         }
         myself.stop(None);
         Ok(())

@@ -123,7 +123,7 @@ async fn doors(services: &Arc<Services>, spool: &Spool, root: &ActorRef<RootMsg>
 
 /// What makes the sessions of a protocol, with the handles that they use.
 fn factory(services: &Arc<Services>, protocol: Protocol, spool: &Spool, filters: &Filters) -> Arc<dyn SessionFactory> {
-    let (settings, tls, drain) = (services.settings.clone(), services.tls.clone(), services.drain.clone());
+    let (settings, tls, calls) = (services.settings.clone(), services.tls.clone(), services.switch.calls());
     let (store, mailboxes, auth) = (services.store.clone(), services.mailboxes.clone(), services.auth.clone());
     match protocol {
         Protocol::Smtp | Protocol::Submission | Protocol::Submissions => {
@@ -137,15 +137,15 @@ fn factory(services: &Arc<Services>, protocol: Protocol, spool: &Spool, filters:
                 signer: services.signer.clone(),
                 admission: services.admission.clone(),
             };
-            Arc::new(SmtpServices::new(desk, protocol, tls, settings, drain))
+            Arc::new(SmtpServices::new(desk, protocol, tls, settings, calls))
         }
         Protocol::Imap | Protocol::Imaps => {
             let desk = session::imap::node_desk::NodeDesk { store, mailboxes, auth };
-            Arc::new(ImapServices { desk, protocol, tls, settings, drain })
+            Arc::new(ImapServices { desk, protocol, tls, settings, calls })
         }
         Protocol::Pop3 | Protocol::Pop3s => {
             let maildrops = StoredMaildrops::new(store, mailboxes, auth, &settings.pop3);
-            Arc::new(Pop3Services { maildrops, protocol, tls, settings, drain })
+            Arc::new(Pop3Services { maildrops, protocol, tls, settings, calls })
         }
     }
 }
@@ -156,7 +156,7 @@ async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door
         socket: door.socket,
         admission: services.admission.clone(),
         factory: door.factory,
-        drain: services.drain.clone(),
+        calls: services.switch.calls(),
         supervise: services.settings.supervise.clone(),
     };
     let start: StartChild = Arc::new(move |supervisor: ActorCell| {
@@ -221,10 +221,10 @@ async fn adopt(root: &ActorRef<RootMsg>, kind: &'static str, name: String, start
 
 /// `/metrics` and `/health` on one address, until the node closes: a draining node is still watched.
 fn serve_metrics(services: &Arc<Services>, socket: Listener) {
-    let (ready, drain) = (services.ready.clone(), services.drain.clone());
+    let (ready, calls) = (services.ready.clone(), services.switch.calls());
     let health = move || {
         let mut waiting_for = Vec::new();
-        if drain.is_set() {
+        if calls.is_ended() {
             waiting_for.push("the end of the drain".to_owned());
         } else if !ready.load(Ordering::Acquire) {
             waiting_for.push("the listeners".to_owned());

@@ -22,7 +22,7 @@ use crate::domain::signer::Signer;
 use crate::mailbox::Mailboxes;
 use crate::notice::Notices;
 use crate::queue::Queues;
-use crate::session::Drain;
+use crate::session::{Call, Switch};
 
 /// The handles that the composition of a node and its administrator's commands use; no session gets this.
 pub struct Services {
@@ -37,8 +37,8 @@ pub struct Services {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) domains: Domains,
     pub(crate) signer: Signer,
-    pub(crate) drain: Drain,
-    pub(super) drain_switch: watch::Sender<bool>,
+    /// What every session is asked.
+    pub(super) switch: Switch,
     pub(super) ready: Arc<AtomicBool>,
     pub(super) failed: Arc<AtomicBool>,
     pub(super) stop_requested: Arc<Notify>,
@@ -67,7 +67,6 @@ pub(super) async fn start(
     let mailboxes = mailboxes.await.map_err(StartError::actor("the mailboxes"))?;
     let domains = Domains::start(store.clone(), placement.clone(), &settings, root.get_cell());
     let domains = domains.await.map_err(StartError::actor("the domains"))?;
-    let (drain_switch, drain) = Drain::channel();
     Ok(Services {
         resolver: Resolver::new(&settings.resolver)?,
         directory: Directory::new(store.clone(), &settings),
@@ -80,8 +79,7 @@ pub(super) async fn start(
         admission,
         mailboxes,
         domains,
-        drain,
-        drain_switch,
+        switch: Switch::new(),
         ready: Arc::default(),
         failed,
         stop_requested,
@@ -116,7 +114,7 @@ impl Services {
             pid: std::process::id(),
             hostname: self.settings.node.hostname.clone(),
             ready: self.ready.load(Ordering::Acquire),
-            draining: self.drain.is_set(),
+            draining: self.switch.now() == Call::Leave,
             uptime_seconds: self.started_at.elapsed().as_secs(),
             listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             connections: self.admission.connections_open(),

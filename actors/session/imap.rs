@@ -31,7 +31,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
-use posthouse_filter::rate::{ConnectionGuard, Refusal};
+use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_net::{TlsAcceptor, Transport};
 use posthouse_obs::emit;
 use posthouse_obs::event::net::HandshakeFailed;
@@ -40,7 +40,7 @@ use posthouse_wire::imap::response::status::{Code, Status};
 use ractor::{ActorCell, SpawnErr};
 
 use crate::listener::{Accepted, SessionFactory};
-use crate::session::{self, Drain, Protocol, Session};
+use crate::session::{self, Calls, Parked, Protocol, ResumeError, Resumed, Session};
 use desk::Desk;
 use dialogue::{Dialogue, Link};
 
@@ -51,7 +51,7 @@ pub struct ImapServices<D> {
     pub protocol: Protocol,
     pub tls: Option<TlsAcceptor>,
     pub settings: Arc<Settings>,
-    pub drain: Drain,
+    pub calls: Calls,
 }
 
 impl<D: Desk> SessionFactory for ImapServices<D> {
@@ -62,6 +62,10 @@ impl<D: Desk> SessionFactory for ImapServices<D> {
     fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = ImapSession::new(self.clone(), accepted.transport, Some(accepted.guard));
         async move { session::spawn(session, supervisor).await.map(drop) }.boxed()
+    }
+
+    fn resume(&self, parked: Parked, _admission: &Admission) -> Result<Resumed, ResumeError> {
+        Err(ResumeError::Protocol(parked.protocol.as_str()))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -88,7 +92,7 @@ impl<D: Desk> ImapSession<D> {
     }
 
     async fn converse(services: ImapServices<D>, transport: Transport, client: IpAddr) -> &'static str {
-        let ImapServices { desk, protocol, tls, settings, drain } = services;
+        let ImapServices { desk, protocol, tls, settings, calls } = services;
         let transport = match &tls {
             Some(acceptor) if protocol.is_implicit_tls() => match transport.starttls(acceptor).await {
                 Ok(transport) => transport,
@@ -101,7 +105,7 @@ impl<D: Desk> ImapSession<D> {
             None if protocol.is_implicit_tls() => return "handshake",
             _ => transport,
         };
-        Dialogue::new(desk, settings, tls, drain, Link { transport, protocol }).run().await
+        Dialogue::new(desk, settings, tls, calls, Link { transport, protocol }).run().await
     }
 }
 
@@ -110,11 +114,16 @@ impl<D: Desk> Session for ImapSession<D> {
         self.services.protocol
     }
 
-    async fn run(self) {
+    fn calls(&self) -> &Calls {
+        &self.services.calls
+    }
+
+    async fn run(self) -> Option<Parked> {
         let Self { services, transport, client, _place } = self;
         let protocol = services.protocol.as_str();
         emit(SessionStarted { protocol, client });
         let reason = Self::converse(services, transport, client).await;
         emit(SessionEnded { protocol, client, reason });
+        None
     }
 }

@@ -1,9 +1,11 @@
 //! One POP3 connection: carries out what `wire/pop3` decides.
 //!
 //! The dialogue, the open maildrop and a long answer under way are one value, `State`; between two steps of `run` nothing
-//! else is held, so that is where a session is told to go. What touches the store stands in `pop3/maildrops.rs`.
+//! else is held, so that is where a session is told to go, or moves to another process (`pop3/parked.rs`). What touches the
+//! store stands in `pop3/maildrops.rs`.
 
 pub mod maildrops;
+mod parked;
 mod sending;
 pub mod stored;
 #[cfg(test)]
@@ -15,22 +17,24 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
-use posthouse_filter::rate::{ConnectionGuard, Refusal};
+use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_mail::Uid;
-use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
+use posthouse_net::{Error as NetError, LineStream, TlsAcceptor, Transport};
 use posthouse_obs::emit;
 use posthouse_obs::event::net::HandshakeFailed;
-use posthouse_obs::event::session::{CommandRefused, SessionEnded, SessionStarted};
+use posthouse_obs::event::session::{CommandRefused, SessionEnded, SessionMovedIn, SessionStarted};
 use posthouse_wire::pop3::command::LINE_MAX;
 use posthouse_wire::pop3::{Effect, LineLimit, Offer, Response, Server};
 use posthouse_wire::sasl::Credentials;
-use posthouse_wire::smtp::line::{LineCutter, LineFault};
+use posthouse_wire::smtp::line::LineCutter;
 use ractor::{ActorCell, SpawnErr};
 use tokio::time::Instant;
 
 use crate::auth::AuthRefusal;
 use crate::listener::{Accepted, SessionFactory};
-use crate::session::{self, Drain, Presence, Protocol, Session, Wake, wait_for_input};
+use crate::session::{
+    self, Busy, Call, Calls, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake, wait_for_input,
+};
 use maildrops::{Maildrops, Opened, Trouble};
 use sending::{Sending, Step};
 
@@ -41,7 +45,7 @@ pub struct Pop3Services<M> {
     pub protocol: Protocol,
     pub tls: Option<TlsAcceptor>,
     pub settings: Arc<Settings>,
-    pub drain: Drain,
+    pub calls: Calls,
 }
 
 impl<M: Maildrops> SessionFactory for Pop3Services<M> {
@@ -52,6 +56,11 @@ impl<M: Maildrops> SessionFactory for Pop3Services<M> {
     fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = Pop3Session::new(self.clone(), accepted);
         async move { session::spawn(session, supervisor).await.map(drop) }.boxed()
+    }
+
+    fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
+        let session = Pop3Session::resume(self.clone(), parked, admission)?;
+        Ok(Resumed::new(|supervisor| async move { session::spawn(session, supervisor).await.map(drop) }.boxed()))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -66,6 +75,8 @@ enum End {
     Gone,
     TimedOut,
     Drained,
+    /// It goes on in another process.
+    Moved,
     TooManyErrors,
     TlsFailed,
     /// Another session holds the maildrop now, or the store failed in the middle of an answer.
@@ -79,6 +90,7 @@ impl End {
             Self::Gone => "gone",
             Self::TimedOut => "timed_out",
             Self::Drained => "drained",
+            Self::Moved => "moved",
             Self::TooManyErrors => "errors",
             Self::TlsFailed => "tls_failed",
             Self::MaildropLost => "maildrop_lost",
@@ -94,11 +106,15 @@ pub struct Pop3Session<M> {
     stream: Option<LineStream>,
     client: IpAddr,
     presence: Presence,
+    /// It came from another process.
+    is_resumed: bool,
     _place: ConnectionGuard,
 }
 
 /// All that the session knows, and all that would move with it.
 struct State {
+    /// The greeting was given; before it comes the handshake, where TLS comes first.
+    greeted: bool,
     server: Server,
     cutter: LineCutter,
     /// Answers that wait until the client has sent all its pipelined commands (RFC 2449 §6.6).
@@ -115,10 +131,24 @@ impl<M: Maildrops> Session for Pop3Session<M> {
         self.services.protocol
     }
 
-    async fn run(mut self) {
+    fn calls(&self) -> &Calls {
+        &self.services.calls
+    }
+
+    async fn run(mut self) -> Option<Parked> {
         let (protocol, client) = (self.services.protocol.as_str(), self.client);
-        emit(SessionStarted { protocol, client });
-        let end = self.converse().await;
+        if self.is_resumed {
+            emit(SessionMovedIn { protocol, client });
+        } else {
+            emit(SessionStarted { protocol, client });
+        }
+        let mut end = self.converse().await;
+        if end == End::Moved {
+            match self.park() {
+                Ok(parked) => return Some(parked),
+                Err(why) => end = why,
+            }
+        }
         emit(SessionEnded { protocol, client, reason: end.as_str() });
         // RFC 1939 §6: whatever ended the session but QUIT, no message is removed; the lock is free again at once.
         if let Some(opened) = self.state.opened.take() {
@@ -127,6 +157,7 @@ impl<M: Maildrops> Session for Pop3Session<M> {
         if let Some(stream) = self.stream.take() {
             stream.close(self.services.settings.pop3.write_timeout.get()).await;
         }
+        None
     }
 }
 
@@ -134,12 +165,9 @@ impl<M: Maildrops> Pop3Session<M> {
     pub fn new(services: Pop3Services<M>, accepted: Accepted) -> Self {
         let Accepted { transport, guard, .. } = accepted;
         let pop3 = &services.settings.pop3;
-        // RFC 8314 §3.1, and our own rule: a password in plain text only where nobody else can listen.
-        let implicit_tls = services.protocol.is_implicit_tls();
-        let login = implicit_tls || transport.is_loopback();
-        let offer = Offer { stls: services.tls.is_some() && !implicit_tls, login };
         let state = State {
-            server: Server::new(offer),
+            greeted: false,
+            server: Server::new(offer(&services, &transport)),
             cutter: LineCutter::default(),
             output: Vec::new(),
             opened: None,
@@ -153,6 +181,7 @@ impl<M: Maildrops> Pop3Session<M> {
             presence: Presence::new(services.protocol, "authorization"),
             stream: Some(LineStream::new(transport, LINE_MAX)),
             services,
+            is_resumed: false,
             _place: guard,
         }
     }
@@ -167,47 +196,85 @@ impl<M: Maildrops> Pop3Session<M> {
         }
     }
 
+    /// One step after another; the top of the loop is the safe point.
     async fn steps(&mut self) -> Result<Never, End> {
-        if self.services.protocol.is_implicit_tls() {
-            Box::pin(self.start_tls()).await?;
-        }
-        self.say(&Response::greeting(&self.services.settings.node.hostname));
         loop {
+            if self.services.calls.now() == Call::Move && self.is_movable() {
+                return Err(End::Moved);
+            }
             // Boxed, what only some moments need: thousands of sessions wait, few do something.
             self.keep_lock().await?;
-            if self.state.sending.is_some() {
+            if self.state.output.len() >= self.services.settings.pop3.io_buffer.len().max(1) {
+                self.send_waiting().await?;
+            } else if !self.state.greeted {
+                self.greet().await?;
+            } else if self.state.sending.is_some() {
                 Box::pin(self.send_on()).await?;
-            } else if let Some(line) = self.next_line() {
-                match line {
-                    Ok(line) => Box::pin(self.on_line(&line)).await?,
-                    Err(fault) => self.refuse(Response::err(fault.to_string())).await?,
-                }
-            } else {
-                self.flush().await?;
+            } else if !self.answer_line().await? && self.send_waiting().await? {
                 self.wait().await?;
             }
         }
     }
 
-    fn next_line(&mut self) -> Option<Result<String, LineFault>> {
-        let stream = self.stream.as_mut()?;
-        let (octets, line) = self.state.cutter.cut(stream.input(), LINE_MAX);
-        stream.consume(octets);
-        line
+    /// The greeting, behind the handshake where TLS comes first.
+    async fn greet(&mut self) -> Result<(), End> {
+        if self.services.protocol.is_implicit_tls() {
+            let Some(_busy) = self.services.calls.begin() else {
+                self.services.calls.changed().await;
+                return Ok(());
+            };
+            Box::pin(self.start_tls()).await?;
+        }
+        self.say(&Response::greeting(&self.services.settings.node.hostname));
+        self.state.greeted = true;
+        Ok(())
+    }
+
+    /// Answers the next line, if a whole one is there.
+    async fn answer_line(&mut self) -> Result<bool, End> {
+        let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
+        let State { server, cutter, .. } = &mut self.state;
+        let begun = self.services.calls.begin();
+        // Only a client that has not logged in can ask for TLS, and then the copy is small.
+        let before = (begun.is_none() && !server.is_open()).then(|| (server.clone(), cutter.clone()));
+        let (octets, line) = cutter.cut(stream.input(), LINE_MAX);
+        let effect = match line {
+            Some(Ok(line)) => server.on_line(&line),
+            Some(Err(fault)) => Effect::Refuse(Response::err(fault.to_string())),
+            None => {
+                stream.consume(octets);
+                return Ok(false);
+            }
+        };
+        match (effect, before) {
+            // The handshake must not begin now: the line is left where it was, for whoever takes it up.
+            (Effect::StartTls(_), Some((server, cutter))) => {
+                (self.state.server, self.state.cutter) = (server, cutter);
+                if self.send_waiting().await? {
+                    self.services.calls.changed().await;
+                }
+            }
+            (effect, _) => {
+                stream.consume(octets);
+                Box::pin(self.carry_out(effect, begun)).await?;
+            }
+        }
+        Ok(true)
     }
 
     async fn wait(&mut self) -> Result<(), End> {
         let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
         let renewal = self.state.opened.as_ref().map(Opened::renew_at);
         let deadline = renewal.map_or(self.state.deadline, |at| at.min(self.state.deadline));
-        match wait_for_input(stream, deadline, &mut self.services.drain).await {
+        match wait_for_input(stream, deadline, &mut self.services.calls, true).await {
             Wake::Input => {
                 if self.state.server.is_open() {
                     self.state.deadline = Instant::now() + self.services.settings.pop3.idle_timeout.get();
                 }
                 Ok(())
             }
-            Wake::Draining => Err(End::Drained),
+            Wake::Called => Ok(()),
+            Wake::Leaving => Err(End::Drained),
             // Woken for the lock only.
             Wake::Lost(NetError::ReadTimeout) if Instant::now() < self.state.deadline => Ok(()),
             Wake::Lost(NetError::ReadTimeout) => Err(End::TimedOut),
@@ -215,11 +282,12 @@ impl<M: Maildrops> Pop3Session<M> {
         }
     }
 
-    async fn on_line(&mut self, line: &str) -> Result<(), End> {
-        match self.state.server.on_line(line) {
+    async fn carry_out(&mut self, effect: Effect, begun: Option<Busy>) -> Result<(), End> {
+        match effect {
             Effect::Send(octets) => self.state.output.extend_from_slice(&octets),
             Effect::Refuse(response) => self.refuse(response).await?,
             Effect::StartTls(response) => {
+                let _busy = begun;
                 self.say(&response);
                 self.flush().await?;
                 self.start_tls().await?;
@@ -237,9 +305,6 @@ impl<M: Maildrops> Pop3Session<M> {
                 self.say(&response);
                 return Err(End::Closed);
             }
-        }
-        if self.state.output.len() >= self.services.settings.pop3.io_buffer.len() {
-            self.flush().await?;
         }
         Ok(())
     }
@@ -280,7 +345,7 @@ impl<M: Maildrops> Pop3Session<M> {
         }
     }
 
-    /// Renders the next piece of a long answer and writes it.
+    /// Renders the next piece of a long answer.
     async fn send_on(&mut self) -> Result<(), End> {
         let Some(sending) = self.state.sending.take() else { return Ok(()) };
         let enough = self.services.settings.pop3.io_buffer.len().max(1);
@@ -295,9 +360,8 @@ impl<M: Maildrops> Pop3Session<M> {
         match step {
             Step::More(sending) => {
                 self.state.sending = Some(sending);
-                self.flush().await
+                Ok(())
             }
-            // Pipelined commands may add to it before it is written.
             Step::Done => Ok(()),
             // There is no way to take back a beginning: the client must not see a final dot.
             Step::Broken => Err(End::MaildropLost),
@@ -367,14 +431,22 @@ impl<M: Maildrops> Pop3Session<M> {
         self.state.output.extend_from_slice(&response.to_wire());
     }
 
-    async fn flush(&mut self) -> Result<(), End> {
-        let output = std::mem::take(&mut self.state.output);
+    /// Sends what waits; false when the node called before all of it was out.
+    async fn send_waiting(&mut self) -> Result<bool, End> {
         let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
-        match stream.write_all(&output, self.services.settings.pop3.write_timeout.get()).await {
-            Ok(()) => Ok(()),
-            Err(NetError::WriteTimeout) => Err(End::TimedOut),
-            Err(_) => Err(End::Gone),
+        let limit = self.services.settings.pop3.write_timeout.get();
+        tokio::select! {
+            biased;
+            sent = stream.send(&mut self.state.output, limit) => sent.map(|()| true).map_err(|error| of_write(&error)),
+            () = self.services.calls.changed() => Ok(false),
         }
+    }
+
+    /// Sends what waits, whatever the node asks.
+    async fn flush(&mut self) -> Result<(), End> {
+        let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
+        let limit = self.services.settings.pop3.write_timeout.get();
+        stream.send(&mut self.state.output, limit).await.map_err(|error| of_write(&error))
     }
 
     /// The last words, where there are any.
@@ -385,7 +457,7 @@ impl<M: Maildrops> Pop3Session<M> {
             End::Closed => {}
             // RFC 1939 §3: the autologout timer ends the connection without an answer. In the middle of an answer
             // another line would be taken for a part of the message.
-            End::TimedOut | End::Gone | End::TlsFailed | End::MaildropLost => return,
+            End::TimedOut | End::Gone | End::TlsFailed | End::MaildropLost | End::Moved => return,
         }
         let _ = self.flush().await;
     }
@@ -393,6 +465,16 @@ impl<M: Maildrops> Pop3Session<M> {
 
 /// What `steps` returns: it ends by an `End` only.
 enum Never {}
+
+/// What the connection allows. RFC 8314 §3.1, and our own rule: a password in plain text only where nobody else can listen.
+fn offer<M>(services: &Pop3Services<M>, transport: &Transport) -> Offer {
+    let tls = services.protocol.is_implicit_tls() || transport.is_tls();
+    Offer { stls: services.tls.is_some() && !tls, login: tls || transport.is_loopback() }
+}
+
+fn of_write(error: &NetError) -> End {
+    if matches!(error, NetError::WriteTimeout) { End::TimedOut } else { End::Gone }
+}
 
 fn of_refusal(refusal: AuthRefusal) -> Response {
     match refusal {

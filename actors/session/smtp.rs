@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
-use posthouse_filter::rate::{ConnectionGuard, Refusal};
+use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_mail::stage::Origin;
 use posthouse_mail::{Envelope, ForwardPath, IngestId, Reply, ReversePath};
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
@@ -33,7 +33,9 @@ use crate::clock;
 use crate::listener::{Accepted, SessionFactory};
 use crate::session::smtp::desk::Desk;
 use crate::session::smtp::intake::{Completion, Intake, Purpose, Taken};
-use crate::session::{self, Drain, Presence, Protocol, Session, Wake, submission, wait_for_input};
+use crate::session::{
+    self, Calls, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake, submission, wait_for_input,
+};
 
 /// What every SMTP session of a listener shares.
 #[derive(Clone)]
@@ -43,13 +45,13 @@ pub struct SmtpServices<D> {
     pub tls: Option<TlsAcceptor>,
     pub settings: Arc<Settings>,
     pub policy: Arc<Policy>,
-    pub drain: Drain,
+    pub calls: Calls,
 }
 
 impl<D: Desk> SmtpServices<D> {
-    pub fn new(desk: D, protocol: Protocol, tls: Option<TlsAcceptor>, settings: Arc<Settings>, drain: Drain) -> Self {
+    pub fn new(desk: D, protocol: Protocol, tls: Option<TlsAcceptor>, settings: Arc<Settings>, calls: Calls) -> Self {
         let policy = Arc::new(policy(&settings, flavour(protocol), tls.is_some()));
-        Self { desk, protocol, tls, settings, policy, drain }
+        Self { desk, protocol, tls, settings, policy, calls }
     }
 }
 
@@ -61,6 +63,10 @@ impl<D: Desk> SessionFactory for SmtpServices<D> {
     fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = SmtpSession::new(self.clone(), accepted);
         Box::pin(async move { session::spawn(session, supervisor).await.map(drop) })
+    }
+
+    fn resume(&self, parked: Parked, _admission: &Admission) -> Result<Resumed, ResumeError> {
+        Err(ResumeError::Protocol(parked.protocol.as_str()))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -142,7 +148,11 @@ impl<D: Desk> Session for SmtpSession<D> {
         self.services.protocol
     }
 
-    async fn run(mut self) {
+    fn calls(&self) -> &Calls {
+        &self.services.calls
+    }
+
+    async fn run(mut self) -> Option<Parked> {
         let (protocol, client) = (self.services.protocol.as_str(), self.client);
         emit(SessionStarted { protocol, client });
         let end = match self.converse().await {
@@ -153,6 +163,7 @@ impl<D: Desk> Session for SmtpSession<D> {
         if let Some(stream) = self.stream.take() {
             stream.close(self.services.settings.smtp.command_timeout.get()).await;
         }
+        None
     }
 }
 
@@ -233,15 +244,11 @@ impl<D: Desk> SmtpSession<D> {
     async fn wait_for_command(&mut self) -> Result<(), End> {
         let command_deadline = Instant::now() + self.services.settings.smtp.command_timeout.get();
         let deadline = self.transaction_deadline.map_or(command_deadline, |end| end.min(command_deadline));
+        let may_leave = self.dialogue.is_between_messages();
         let stream = self.stream.as_mut().expect(STREAM);
-        let wake = if self.dialogue.is_between_messages() {
-            wait_for_input(stream, deadline, &mut self.services.drain).await
-        } else {
-            stream.fill(deadline).await.map_or_else(Wake::Lost, |_| Wake::Input)
-        };
-        match wake {
-            Wake::Input => Ok(()),
-            Wake::Draining => {
+        match wait_for_input(stream, deadline, &mut self.services.calls, may_leave).await {
+            Wake::Input | Wake::Called => Ok(()),
+            Wake::Leaving => {
                 self.say(&reply::going_away(&self.services.policy.hostname));
                 self.flush().await?;
                 Err(End::Drained)

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::state::{Phase, Selected, SessionState};
-use crate::session::{Drain, Presence, Protocol, Wake, wait_for_input};
+use crate::session::{Calls, Presence, Protocol, Wake, wait_for_input};
 
 /// Room in the input buffer beside the longest line: one read of the stream.
 const READ_ROOM: usize = 16 * 1024;
@@ -37,14 +37,14 @@ pub struct Dialogue<D> {
     pub out: Vec<u8>,
     pub reader: FrameReader,
     pub state: SessionState,
-    pub drain: Drain,
+    pub calls: Calls,
     protocol: Protocol,
     presence: Presence,
     login_by: Instant,
 }
 
 impl<D: Desk> Dialogue<D> {
-    pub fn new(desk: D, settings: Arc<Settings>, tls: Option<TlsAcceptor>, drain: Drain, link: Link) -> Self {
+    pub fn new(desk: D, settings: Arc<Settings>, tls: Option<TlsAcceptor>, calls: Calls, link: Link) -> Self {
         let imap = &settings.imap;
         let limits = FrameLimits {
             line_max: imap.line_max.len(),
@@ -59,7 +59,7 @@ impl<D: Desk> Dialogue<D> {
             stream: LineStream::new(link.transport, limits.line_max.saturating_add(READ_ROOM)),
             out: Vec::new(),
             reader: FrameReader::new(limits),
-            drain,
+            calls,
             protocol: link.protocol,
             presence: Presence::new(link.protocol, state.word()),
             state,
@@ -117,9 +117,9 @@ impl<D: Desk> Dialogue<D> {
                 self.stream.fill(deadline).await?;
                 continue;
             }
-            match wait_for_input(&mut self.stream, deadline, &mut self.drain).await {
-                Wake::Input => {}
-                Wake::Draining => return Err(Stop::Draining),
+            match wait_for_input(&mut self.stream, deadline, &mut self.calls, true).await {
+                Wake::Input | Wake::Called => {}
+                Wake::Leaving => return Err(Stop::Draining),
                 Wake::Lost(error) => return Err(Stop::Lost(error)),
             }
         }

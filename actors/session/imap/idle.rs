@@ -38,9 +38,9 @@ impl<D: Desk> Dialogue<D> {
     async fn wait_idling(&mut self, deadline: Instant, notices: &mut watch::Receiver<Option<ModSeq>>) -> Outcome<()> {
         tokio::select! {
             biased;
-            wake = wait_for_input(&mut self.stream, deadline, &mut self.drain) => match wake {
-                Wake::Input => Ok(()),
-                Wake::Draining => Err(Stop::Draining),
+            wake = wait_for_input(&mut self.stream, deadline, &mut self.calls, true) => match wake {
+                Wake::Input | Wake::Called => Ok(()),
+                Wake::Leaving => Err(Stop::Draining),
                 Wake::Lost(error) => Err(Stop::Lost(error)),
             },
             changed = notices.changed() => match changed {

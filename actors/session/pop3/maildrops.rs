@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthouse_mail::{AccountId, MailboxId, Uid};
 use posthouse_storage::lock::Holder;
-use posthouse_storage::message::Email;
+use posthouse_storage::message::Octets;
 use posthouse_wire::pop3::Maildrop;
 use posthouse_wire::sasl::Credentials;
 use tokio::time::Instant;
@@ -39,6 +39,18 @@ pub struct Opened {
 impl Opened {
     pub fn new(account: AccountId, inbox: MailboxId, holder: Holder, lease: Duration) -> Self {
         Self { account, inbox, holder, lease, held_until: Instant::now() + lease }
+    }
+
+    /// A maildrop that another process had locked, for so long as is left of its lease. Its lock is to be renewed at once:
+    /// whatever happened to it on the way shows before anything is done with the maildrop.
+    pub fn resumed(mut self, held_until: Instant) -> Self {
+        self.held_until = held_until.min(Instant::now() + self.lease / 2);
+        self
+    }
+
+    /// The end of the lease, as far as this session knows.
+    pub fn held_until(&self) -> Instant {
+        self.held_until
     }
 
     /// When the lock is to be renewed: with half of its time left.
@@ -72,9 +84,9 @@ pub trait Maildrops: Clone + Send + Sync + 'static {
     /// Gives the lock back; where that fails, it ends with its lease.
     fn release(&self, opened: &Opened) -> impl Future<Output = ()> + Send;
 
-    fn find(&self, opened: &Opened, uid: Uid) -> impl Future<Output = Result<Option<Email>, Trouble>> + Send;
+    fn find(&self, opened: &Opened, uid: Uid) -> impl Future<Output = Result<Option<Octets>, Trouble>> + Send;
 
-    fn read(&self, email: &Email, range: Range<u64>) -> impl Future<Output = Result<Bytes, Trouble>> + Send;
+    fn read(&self, message: &Octets, range: Range<u64>) -> impl Future<Output = Result<Bytes, Trouble>> + Send;
 
     /// Removes messages for good; those that are gone already are no failure.
     fn remove(&self, opened: &Opened, uids: Vec<Uid>) -> impl Future<Output = Result<(), Trouble>> + Send;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthouse_mail::{AccountId, MailboxId, SpecialUse, Uid};
 use posthouse_storage::lock::Holder;
-use posthouse_storage::message::{self, Email, Expunge, ExpungeWhich};
+use posthouse_storage::message::{self, Expunge, ExpungeWhich, Octets};
 use posthouse_storage::{Error, Store, mailbox};
 use posthouse_wire::pop3::{Entry, Maildrop};
 use posthouse_wire::sasl::Credentials;
@@ -76,16 +76,17 @@ impl Maildrops for StoredMaildrops {
         self.unlock(opened.account, opened.holder).await;
     }
 
-    async fn find(&self, opened: &Opened, uid: Uid) -> Result<Option<Email>, Trouble> {
+    async fn find(&self, opened: &Opened, uid: Uid) -> Result<Option<Octets>, Trouble> {
         let found = message::memberships_of(&self.store, opened.account, opened.inbox, &[uid]).await;
         let Some(membership) = found.map_err(trouble)?.into_iter().next() else {
             return Ok(None);
         };
-        message::email(&self.store, opened.account, membership.email).await.map_err(trouble)
+        let email = message::email(&self.store, opened.account, membership.email).await.map_err(trouble)?;
+        Ok(email.map(|email| email.octets()))
     }
 
-    async fn read(&self, email: &Email, range: Range<u64>) -> Result<Bytes, Trouble> {
-        message::raw(&self.store, email, range).await.map_err(trouble)
+    async fn read(&self, message: &Octets, range: Range<u64>) -> Result<Bytes, Trouble> {
+        message::octets(&self.store, message, range).await.map_err(trouble)
     }
 
     async fn remove(&self, opened: &Opened, uids: Vec<Uid>) -> Result<(), Trouble> {

@@ -8,16 +8,15 @@ use bytes::Bytes;
 use posthouse_conf::{Settings, Size, Span};
 use posthouse_filter::rate::Admission;
 use posthouse_mail::stage::BodyRef;
-use posthouse_mail::structure::MessageStructure;
-use posthouse_mail::{AccountId, BlobId, EmailId, MailboxId, ThreadId, Uid, UidValidity, UnixMillis};
+use posthouse_mail::{AccountId, BlobId, MailboxId, Uid, UidValidity};
 use posthouse_net::Listener;
-use posthouse_storage::message::Email;
+use posthouse_storage::message::Octets;
 use posthouse_wire::pop3::{Entry, Maildrop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use super::*;
+use crate::session::Switch;
 
 /// What the maildrops were asked, and how they answer.
 #[derive(Default)]
@@ -80,27 +79,20 @@ impl Maildrops for Fake {
         self.ask("release".into());
     }
 
-    async fn find(&self, opened: &Opened, uid: Uid) -> Result<Option<Email>, Trouble> {
+    async fn find(&self, _opened: &Opened, uid: Uid) -> Result<Option<Octets>, Trouble> {
         let index = usize::try_from(uid.get()).expect("small") - 1;
-        Ok(self.messages.get(index).map(|message| Email {
-            account: opened.account,
-            id: EmailId::new(1),
+        Ok(self.messages.get(index).map(|message| Octets {
             prefix: Bytes::from_static(message.as_bytes()),
             body: BodyRef { blob: BlobId::new([0; 32]), size: 0 },
-            received_at: UnixMillis(0),
-            thread: ThreadId::new(1),
-            flags: Default::default(),
-            mailboxes: Vec::new(),
-            structure: MessageStructure::default(),
         }))
     }
 
-    async fn read(&self, email: &Email, range: Range<u64>) -> Result<Bytes, Trouble> {
+    async fn read(&self, message: &Octets, range: Range<u64>) -> Result<Bytes, Trouble> {
         if self.told().read_fails && range.start > 0 {
             return Err(Trouble::Temporary);
         }
         let index = |offset: u64| usize::try_from(offset).expect("small");
-        Ok(email.prefix.slice(index(range.start)..index(range.end)))
+        Ok(message.prefix.slice(index(range.start)..index(range.end)))
     }
 
     async fn remove(&self, _opened: &Opened, uids: Vec<Uid>) -> Result<(), Trouble> {
@@ -112,21 +104,21 @@ impl Maildrops for Fake {
 /// A session under way and its client.
 struct Case {
     client: TcpStream,
-    session: tokio::task::JoinHandle<()>,
-    drain: watch::Sender<bool>,
+    session: tokio::task::JoinHandle<Option<Parked>>,
+    switch: Switch,
     told: Arc<Mutex<Told>>,
 }
 
 const MESSAGES: [&str; 2] = ["A: 1\r\n\r\n.one\r\ntwo\r\n", "B: 2\r\n\r\nthree"];
 
 async fn start(change: impl FnOnce(&mut Settings, &mut Told)) -> Case {
-    let (session, client, drain, told) = prepare(change).await;
-    Case { client, session: tokio::spawn(session.run()), drain, told }
+    let (session, client, switch, told) = prepare(change).await;
+    Case { client, session: tokio::spawn(session.run()), switch, told }
 }
 
 async fn prepare(
     change: impl FnOnce(&mut Settings, &mut Told),
-) -> (Pop3Session<Fake>, TcpStream, watch::Sender<bool>, Arc<Mutex<Told>>) {
+) -> (Pop3Session<Fake>, TcpStream, Switch, Arc<Mutex<Told>>) {
     let (mut settings, mut told) = (Settings::default(), Told::default());
     change(&mut settings, &mut told);
     let told = Arc::new(Mutex::new(told));
@@ -135,13 +127,13 @@ async fn prepare(
     let connecting = TcpStream::connect(listener.local_addr());
     let (client, transport) = tokio::join!(connecting, listener.accept());
     let admission = Admission::new(&settings.limits, &settings.submission);
-    let (switch, drain) = Drain::channel();
+    let switch = Switch::new();
     let services = Pop3Services {
         maildrops: Fake { messages: Arc::new(MESSAGES.to_vec()), told: told.clone(), lease },
         protocol: Protocol::Pop3,
         tls: None,
         settings: Arc::new(settings),
-        drain,
+        calls: switch.calls(),
     };
     let guard = admission.connect(transport.peer_ip()).expect("room");
     let (peer, local) = (transport.peer_addr(), transport.local_addr());
@@ -270,7 +262,7 @@ async fn a_message_that_cannot_be_read_to_its_end_gets_no_final_dot() {
 #[tokio::test]
 async fn a_drain_is_told_between_commands() {
     let case = start(|_, _| {}).await;
-    case.drain.send(true).expect("a session");
+    case.switch.set(Call::Leave);
     let (output, _) = case.play("").await;
     assert!(output.lines().nth(1).is_some_and(|line| line.starts_with("-ERR [SYS/TEMP] the server")), "{output}");
 }

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::session::imap::answer::status_of;
 use crate::session::imap::desk::Desk;
 use crate::session::imap::{ImapServices, ImapSession};
-use crate::session::{Drain, Protocol, Session as _};
+use crate::session::{Call, Protocol, Session as _, Switch};
 
 const ALICE: AccountId = AccountId::new(7);
 
@@ -97,7 +97,7 @@ impl Desk for TestDesk {
 /// Sessions on a port of loopback.
 pub struct Server {
     address: std::net::SocketAddr,
-    switch: watch::Sender<bool>,
+    switch: Switch,
     services: ImapServices<TestDesk>,
     _directory: tempfile::TempDir,
 }
@@ -113,10 +113,10 @@ impl Server {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path(), &settings.storage).await.expect("a store");
         make_account(&store).await;
-        let (switch, drain) = Drain::channel();
+        let switch = Switch::new();
         let desk = TestDesk { store, notices: Arc::new(watch::channel(None).0) };
         let settings = Arc::new(settings);
-        let services = ImapServices { desk, protocol: Protocol::Imap, tls: None, settings, drain };
+        let services = ImapServices { desk, protocol: Protocol::Imap, tls: None, settings, calls: switch.calls() };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = services.clone();
@@ -149,7 +149,7 @@ impl Server {
     }
 
     pub fn drain(&self) {
-        self.switch.send_replace(true);
+        self.switch.set(Call::Leave);
     }
 }
 

@@ -16,14 +16,13 @@ use posthouse_storage::message::Append;
 use posthouse_wire::sasl::Credentials;
 use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::server::Login;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::listener::Accepted;
 use crate::session::smtp::desk::{Desk, Route};
 use crate::session::smtp::{SmtpServices, SmtpSession};
-use crate::session::{Drain, Protocol, Session};
+use crate::session::{Call, Parked, Protocol, Session, Switch};
 
 pub const ALICE: AccountId = AccountId::new(1);
 const BOB: AccountId = AccountId::new(2);
@@ -149,8 +148,8 @@ impl Desk for FakeDesk {
 pub struct Fixture {
     pub desk: FakeDesk,
     client: Option<LineStream>,
-    session: JoinHandle<()>,
-    switch: watch::Sender<bool>,
+    session: JoinHandle<Option<Parked>>,
+    switch: Switch,
     _dir: tempfile::TempDir,
 }
 
@@ -183,7 +182,7 @@ impl Fixture {
             submitted: Vec::new(),
         };
         let desk = FakeDesk { store, seen: Arc::new(Mutex::new(seen)) };
-        let (switch, drain) = Drain::channel();
+        let switch = Switch::new();
         let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 4).expect("a free port");
         let plain = connect(listener.local_addr(), SOON).await.expect("a connection");
         let transport = listener.accept().await;
@@ -195,7 +194,7 @@ impl Fixture {
             transport,
             exempt,
         };
-        let services = SmtpServices::new(desk.clone(), protocol, Some(tls), Arc::new(settings), drain);
+        let services = SmtpServices::new(desk.clone(), protocol, Some(tls), Arc::new(settings), switch.calls());
         let session = tokio::spawn(SmtpSession::new(services, accepted).run());
         let mut fixture = Self { desk, client: Some(LineStream::new(plain, 1 << 20)), session, switch, _dir: dir };
         if protocol.is_implicit_tls() {
@@ -263,7 +262,7 @@ impl Fixture {
     }
 
     pub fn drain(&self) {
-        self.switch.send_replace(true);
+        self.switch.set(Call::Leave);
     }
 
     pub async fn body(&self, body: BodyRef) -> String {

@@ -1,0 +1,148 @@
+//! A session on its way from one process to another: a value of a few hundred octets, and its socket.
+//!
+//! Apart because all protocols share the rules: one octet of version, then a prost message, so that fields can be added
+//! while states of the version before stay readable; every count, length and number is checked before it is believed; and
+//! a time is what is left of it.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use posthouse_mail::BlobId;
+use posthouse_mail::stage::BodyRef;
+use posthouse_net::FrozenStream;
+use posthouse_storage::message::Octets;
+use ractor::{ActorCell, SpawnErr};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::Protocol;
+
+/// A session that has stopped at a safe point. Dropped, it closes its socket without a word.
+pub struct Parked {
+    pub protocol: Protocol,
+    /// What the session knows.
+    pub state: Vec<u8>,
+    /// What its stream has read, decrypted or encrypted ahead.
+    pub stream: FrozenStream,
+    pub socket: OwnedFd,
+}
+
+/// A parked session that was read and found sound, and is not yet started. Dropped, it closes its socket without a word.
+pub struct Resumed(Box<dyn FnOnce(ActorCell) -> Starting + Send>);
+
+type Starting = BoxFuture<'static, Result<(), SpawnErr>>;
+
+impl Resumed {
+    pub(super) fn new(start: impl FnOnce(ActorCell) -> Starting + Send + 'static) -> Self {
+        Self(Box::new(start))
+    }
+
+    /// Starts the session's actor under `supervisor`, its listener.
+    pub async fn start(self, supervisor: ActorCell) -> Result<(), SpawnErr> {
+        (self.0)(supervisor).await
+    }
+}
+
+/// Why a parked session cannot go on here.
+#[derive(Debug, Error)]
+pub enum ResumeError {
+    #[error("the state of a session has version {0}, which this program cannot read")]
+    Version(u8),
+    #[error("the state of a session is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("sessions of {0} are not served here")]
+    Protocol(&'static str),
+    /// `Closed`: the client has gone in the meantime.
+    #[error(transparent)]
+    Net(#[from] posthouse_net::Error),
+}
+
+/// The version that is written. Each one back to the first is read.
+const VERSION: u8 = 1;
+/// Octets of a state: more than the bounds of what stands in one allow.
+const STATE_MAX: usize = 64 << 20;
+/// Answers that wait for a client which does not read: a session with more of them stays until it has less.
+pub(super) const UNSENT_MAX: usize = 8 << 20;
+/// Longer times than this stand in no state.
+const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Added header fields of one message.
+const PREFIX_MAX: usize = 4 << 20;
+
+/// The state as octets.
+pub(super) fn encode(message: &impl prost::Message) -> Vec<u8> {
+    let mut octets = vec![VERSION];
+    octets.append(&mut message.encode_to_vec());
+    octets
+}
+
+pub(super) fn decode<M: prost::Message + Default>(octets: &[u8]) -> Result<M, ResumeError> {
+    match octets.split_first() {
+        _ if octets.len() > STATE_MAX => Err(ResumeError::Damaged("its length")),
+        Some((&VERSION, message)) => M::decode(message).map_err(|_| ResumeError::Damaged("its encoding")),
+        Some((version, _)) => Err(ResumeError::Version(*version)),
+        None => Err(ResumeError::Damaged("its length")),
+    }
+}
+
+/// What is left of a time, in milliseconds.
+pub(super) fn left(until: Instant) -> u64 {
+    let left = until.saturating_duration_since(Instant::now());
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The end of a time of which so many milliseconds were left.
+pub(super) fn until(left: u64) -> Instant {
+    Instant::now() + Duration::from_millis(left).min(TIME_MAX)
+}
+
+/// A check of something decoded.
+pub(super) fn ensure(sound: bool, what: &'static str) -> Result<(), ResumeError> {
+    if sound { Ok(()) } else { Err(ResumeError::Damaged(what)) }
+}
+
+pub(super) fn damaged(what: &'static str) -> ResumeError {
+    ResumeError::Damaged(what)
+}
+
+/// Ascending numbers as the gaps between them, which are small.
+pub(super) fn gaps(ascending: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    let mut last = 0;
+    ascending.into_iter().map(|number| number.saturating_sub(std::mem::replace(&mut last, number))).collect()
+}
+
+/// The numbers again: none is zero, and each is larger than the one before.
+pub(super) fn of_gaps(gaps: &[u32], what: &'static str) -> Result<Vec<u32>, ResumeError> {
+    let mut last = 0_u32;
+    let next = |gap: &u32| {
+        last = last.checked_add(*gap).filter(|_| *gap > 0)?;
+        Some(last)
+    };
+    gaps.iter().map(next).collect::<Option<_>>().ok_or(ResumeError::Damaged(what))
+}
+
+/// What the octets of a message are read by.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct OctetsState {
+    #[prost(bytes = "bytes", tag = "1")]
+    prefix: Bytes,
+    #[prost(bytes = "vec", tag = "2")]
+    blob: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    body_size: u64,
+}
+
+impl OctetsState {
+    pub(super) fn new(octets: &Octets) -> Self {
+        let body = octets.body;
+        Self { prefix: octets.prefix.clone(), blob: body.blob.as_bytes().to_vec(), body_size: body.size }
+    }
+
+    pub(super) fn read(self) -> Result<Octets, ResumeError> {
+        ensure(self.prefix.len() <= PREFIX_MAX, "added header fields")?;
+        let blob: [u8; 32] = self.blob.try_into().map_err(|_| damaged("a blob's id"))?;
+        ensure(self.body_size <= i64::MAX.unsigned_abs(), "a body's size")?;
+        Ok(Octets { prefix: self.prefix, body: BodyRef { blob: BlobId::new(blob), size: self.body_size } })
+    }
+}
