@@ -62,13 +62,13 @@ pub enum ResumeError {
 /// The version that is written. Each one back to the first is read.
 const VERSION: u8 = 1;
 /// Octets of a state: more than the bounds of what stands in one allow.
-const STATE_MAX: usize = 64 << 20;
+const STATE_MAX: usize = 8 << 20;
 /// Answers that wait for a client which does not read: a session with more of them stays until it has less.
-pub(super) const UNSENT_MAX: usize = 8 << 20;
+pub(super) const UNSENT_MAX: usize = 2 << 20;
 /// Longer times than this stand in no state.
 const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Added header fields of one message.
-const PREFIX_MAX: usize = 4 << 20;
+const PREFIX_MAX: usize = 2 << 20;
 
 /// The state as octets.
 pub(super) fn encode(message: &impl prost::Message) -> Vec<u8> {
@@ -144,5 +144,60 @@ impl OctetsState {
         let blob: [u8; 32] = self.blob.try_into().map_err(|_| damaged("a blob's id"))?;
         ensure(self.body_size <= i64::MAX.unsigned_abs(), "a body's size")?;
         Ok(Octets { prefix: self.prefix, body: BodyRef { blob: BlobId::new(blob), size: self.body_size } })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fixture {
+    //! What the tests of every protocol's states share.
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    /// States as this version writes them, compared with those of its golden file, which stays as it is for ever: every
+    /// later program reads what stands there. POSTHOUSE_BLESS=1 writes the file of a version that no release has written.
+    pub fn check_golden(protocol: &str, samples: &[Vec<u8>]) {
+        let path = format!("{}/session/golden/{protocol}.{}.hex", env!("CARGO_MANIFEST_DIR"), super::VERSION);
+        let hex = |octets: &Vec<u8>| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>() + "\n";
+        let written: String = samples.iter().map(hex).collect();
+        if std::env::var_os("POSTHOUSE_BLESS").is_some() {
+            std::fs::write(&path, &written).expect("a golden file");
+        }
+        assert_eq!(std::fs::read_to_string(&path).expect("a golden file"), written, "{path}");
+    }
+
+    /// The golden states of a version.
+    pub fn golden(protocol: &str, version: u8) -> Vec<Vec<u8>> {
+        let path = format!("{}/session/golden/{protocol}.{version}.hex", env!("CARGO_MANIFEST_DIR"));
+        let octet = |text: &str, at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
+        let state = |line: &str| (0..line.len()).step_by(2).map(|at| octet(line, at)).collect();
+        std::fs::read_to_string(&path).expect("a golden file").lines().map(state).collect()
+    }
+
+    /// Cuts, changes and invents states. `read` must not panic; that it says no to most is all that is asked.
+    pub fn check_damage(sound: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) {
+        for state in sound {
+            assert!(read(state));
+            (0..state.len()).for_each(|end| {
+                read(&state[..end]);
+            });
+        }
+        let altered = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6);
+        let which = any::<prop::sample::Index>();
+        let altered = (which, altered).prop_map(|(which, changes)| {
+            let mut state = which.get(sound).clone();
+            changes.iter().for_each(|(at, octet)| *at.get_mut(&mut state) = *octet);
+            state
+        });
+        let invented = prop::collection::vec(any::<u8>(), 0..200).prop_map(|mut state| {
+            state.insert(0, super::VERSION);
+            state
+        });
+        let mut runner = TestRunner::new(ProptestConfig { cases: 2000, ..ProptestConfig::default() });
+        let outcome = runner.run(&prop_oneof![altered, invented], |state| {
+            read(&state);
+            Ok(())
+        });
+        outcome.expect("no panic");
     }
 }

@@ -1,13 +1,14 @@
 //! One SMTP connection, on port 25 or for submission: carries out what `wire/smtp` decides.
 //!
 //! The dialogue itself is one value; this adds the stream, the deadlines and the node's answers. Between two commands
-//! nothing else is held, so that is where a session is told to go. What the two flavours do differently stands in
-//! `smtp/receiving.rs` and `submission.rs`.
+//! nothing else is held, so that is where a session is told to go, or moves to another process (`smtp/parked.rs`). What the
+//! two flavours do differently stands in `smtp/receiving.rs` and `submission.rs`.
 
 mod data;
 pub mod desk;
 pub(super) mod intake;
 pub mod node_desk;
+mod parked;
 pub(super) mod receiving;
 
 use std::net::IpAddr;
@@ -19,8 +20,10 @@ use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_mail::{ForwardPath, IngestId, Reply, ReversePath};
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
 use posthouse_obs::emit;
-use posthouse_obs::event::session::{CommandRefused, MessageAbandoned, MessageBegun, SessionEnded, SessionStarted};
-use posthouse_wire::smtp::line::{LineCutter, LineFault};
+use posthouse_obs::event::session::{
+    CommandRefused, MessageAbandoned, MessageBegun, SessionEnded, SessionMovedIn, SessionStarted,
+};
+use posthouse_wire::smtp::line::LineCutter;
 use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::server::{Effect, Flavour, Policy, SmtpSession as Dialogue};
 use ractor::{ActorCell, SpawnErr};
@@ -30,7 +33,8 @@ use crate::clock;
 use crate::listener::{Accepted, SessionFactory};
 use crate::session::smtp::desk::Desk;
 use crate::session::{
-    self, Calls, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake, submission, wait_for_input,
+    self, Busy, Call, Calls, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake, submission,
+    wait_for_input,
 };
 
 /// What every SMTP session of a listener shares.
@@ -61,8 +65,9 @@ impl<D: Desk> SessionFactory for SmtpServices<D> {
         Box::pin(async move { session::spawn(session, supervisor).await.map(drop) })
     }
 
-    fn resume(&self, parked: Parked, _admission: &Admission) -> Result<Resumed, ResumeError> {
-        Err(ResumeError::Protocol(parked.protocol.as_str()))
+    fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
+        let session = SmtpSession::resume(self.clone(), parked, admission)?;
+        Ok(Resumed::new(|supervisor| Box::pin(async move { session::spawn(session, supervisor).await.map(drop) })))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -101,6 +106,8 @@ enum End {
     Gone,
     TimedOut,
     Drained,
+    /// It goes on in another process.
+    Moved,
     EarlyTalker,
     TlsFailed,
 }
@@ -112,15 +119,27 @@ impl End {
             Self::Gone => "gone",
             Self::TimedOut => "timed_out",
             Self::Drained => "drained",
+            Self::Moved => "moved",
             Self::EarlyTalker => "early_talker",
             Self::TlsFailed => "tls_failed",
         }
     }
 }
 
+/// What comes before the first command, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// TLS, where it comes first.
+    Handshake,
+    /// The silence before the greeting, and its end once it has begun.
+    Silence(Option<Instant>),
+    Greeted,
+}
+
 /// One connection.
 pub struct SmtpSession<D> {
     services: SmtpServices<D>,
+    opening: Opening,
     dialogue: Dialogue,
     cutter: LineCutter,
     /// Absent only while a handshake runs.
@@ -132,9 +151,13 @@ pub struct SmtpSession<D> {
     exempt: bool,
     /// The end of data must be there by then.
     transaction_deadline: Option<Instant>,
+    /// The client must say something by then; set while it is waited for.
+    command_deadline: Option<Instant>,
     /// TLS version and suite, for the Received field.
     tls: Option<String>,
     presence: Presence,
+    /// It came from another process.
+    is_resumed: bool,
     /// The connection's place among those counted.
     _guard: ConnectionGuard,
 }
@@ -150,11 +173,21 @@ impl<D: Desk> Session for SmtpSession<D> {
 
     async fn run(mut self) -> Option<Parked> {
         let (protocol, client) = (self.services.protocol.as_str(), self.client);
-        emit(SessionStarted { protocol, client });
-        let end = match self.converse().await {
+        if self.is_resumed {
+            emit(SessionMovedIn { protocol, client });
+        } else {
+            emit(SessionStarted { protocol, client });
+        }
+        let mut end = match self.converse().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        if end == End::Moved {
+            match self.park() {
+                Ok(parked) => return Some(parked),
+                Err(why) => end = why,
+            }
+        }
         emit(SessionEnded { protocol, client, reason: end.as_str() });
         if let Some(stream) = self.stream.take() {
             stream.close(self.services.settings.smtp.command_timeout.get()).await;
@@ -172,9 +205,9 @@ impl<D: Desk> SmtpSession<D> {
         let Accepted { transport, exempt, guard, .. } = accepted;
         let client = transport.peer_ip();
         let implicit_tls = services.protocol.is_implicit_tls();
-        let smtp = &services.settings.smtp;
-        let input_max = smtp.io_buffer.len().max(smtp.command_line_max.len());
+        let input_max = input_max(&services.settings);
         Self {
+            opening: if implicit_tls { Opening::Handshake } else { Opening::Silence(None) },
             dialogue: Dialogue::new(flavour(services.protocol), implicit_tls),
             cutter: LineCutter::default(),
             stream: Some(LineStream::new(transport, input_max)),
@@ -182,68 +215,111 @@ impl<D: Desk> SmtpSession<D> {
             client,
             exempt,
             transaction_deadline: None,
+            command_deadline: None,
             tls: None,
             presence: Presence::new(services.protocol, "hello"),
+            is_resumed: false,
             _guard: guard,
             services,
         }
     }
 
+    /// One step after another; the top of the loop is the safe point.
     async fn converse(&mut self) -> Result<Never, End> {
-        if self.services.protocol.is_implicit_tls() {
-            Box::pin(self.handshake()).await?;
-        }
-        self.await_silence().await?;
-        let greeting = self.dialogue.greeting(&self.services.policy);
-        self.say(&greeting);
         loop {
-            let line = self.next_line().await?;
-            let line = line.as_deref().map_err(|fault| *fault);
-            let effect = self.step(|dialogue, policy| dialogue.on_line(line, policy));
-            self.carry_out(effect).await?;
+            if self.services.calls.now() == Call::Move && self.is_movable() {
+                return Err(End::Moved);
+            }
+            match self.opening {
+                Opening::Handshake => self.open_tls().await?,
+                Opening::Silence(until) => self.await_silence(until).await?,
+                // Bounds the replies that a client can make us hold by pipelining.
+                Opening::Greeted if self.output.len() >= self.services.settings.smtp.io_buffer.len().max(1) => {
+                    self.send_waiting().await?;
+                }
+                Opening::Greeted => self.answer_line().await?,
+            }
             self.presence.moved(self.dialogue.phase_name());
         }
     }
 
-    /// RFC 5321 §4.3.1: the client waits for the greeting. One that doesn't is a program in a hurry, rarely a mail server.
-    async fn await_silence(&mut self) -> Result<(), End> {
-        if self.exempt || self.services.protocol != Protocol::Smtp {
+    async fn open_tls(&mut self) -> Result<(), End> {
+        let Some(_busy) = self.services.calls.begin() else {
+            self.services.calls.changed().await;
             return Ok(());
-        }
-        let deadline = Instant::now() + self.services.settings.smtp.early_talker_wait.get();
-        match self.stream().fill(deadline).await {
-            Err(NetError::ReadTimeout) => Ok(()),
-            Err(error) => Err(ended_by(&error)),
-            Ok(_) => {
-                self.say(&reply::early_talker());
-                self.flush().await?;
-                Err(End::EarlyTalker)
-            }
-        }
+        };
+        Box::pin(self.handshake()).await?;
+        self.opening = Opening::Silence(None);
+        Ok(())
     }
 
-    /// The next whole line. Replies leave before the wait, never before every line at hand is answered.
-    async fn next_line(&mut self) -> Result<Result<String, LineFault>, End> {
-        loop {
-            let max = self.services.policy.command_line_max;
+    /// RFC 5321 §4.3.1: the client waits for the greeting. One that doesn't is a program in a hurry, rarely a mail server.
+    async fn await_silence(&mut self, until: Option<Instant>) -> Result<(), End> {
+        if !self.exempt && self.services.protocol == Protocol::Smtp {
+            let begin = || Instant::now() + self.services.settings.smtp.early_talker_wait.get();
+            let until = until.unwrap_or_else(begin);
+            self.opening = Opening::Silence(Some(until));
             let stream = self.stream.as_mut().expect(STREAM);
-            let (octets, line) = self.cutter.cut(stream.input(), max);
-            stream.consume(octets);
-            if let Some(line) = line {
-                return Ok(line);
+            match wait_for_input(stream, until, &mut self.services.calls, false).await {
+                Wake::Lost(NetError::ReadTimeout) => {}
+                Wake::Lost(error) => return Err(ended_by(&error)),
+                Wake::Called | Wake::Leaving => return Ok(()),
+                Wake::Input => {
+                    self.say(&reply::early_talker());
+                    self.flush().await?;
+                    return Err(End::EarlyTalker);
+                }
             }
-            self.flush().await?;
-            self.wait_for_command().await?;
+        }
+        let greeting = self.dialogue.greeting(&self.services.policy);
+        self.say(&greeting);
+        self.opening = Opening::Greeted;
+        Ok(())
+    }
+
+    /// Answers the next whole line. Without one the replies leave and more is waited for: never before every line at hand is
+    /// answered.
+    async fn answer_line(&mut self) -> Result<(), End> {
+        let begun = self.services.calls.begin();
+        // Boxed: most of the time there is none.
+        let before = begun.is_none().then(|| Box::new((self.dialogue.clone(), self.cutter.clone())));
+        let stream = self.stream.as_mut().expect(STREAM);
+        let (octets, line) = self.cutter.cut(stream.input(), self.services.policy.command_line_max);
+        let Some(line) = line else {
+            stream.consume(octets);
+            drop(begun);
+            return if self.send_waiting().await? { self.wait_for_command().await } else { Ok(()) };
+        };
+        let line = line.as_deref().map_err(|fault| *fault);
+        let effect = self.step(|dialogue, policy| dialogue.on_line(line, policy));
+        match (effect, before) {
+            // It must not begin now: the line is left where it was, for whoever takes it up.
+            (Effect::ReceiveData(_) | Effect::StartTls(_), Some(before)) => {
+                (self.dialogue, self.cutter) = *before;
+                if self.send_waiting().await? {
+                    self.services.calls.changed().await;
+                }
+                Ok(())
+            }
+            (effect, _) => {
+                self.stream().consume(octets);
+                self.carry_out(effect, begun).await
+            }
         }
     }
 
     async fn wait_for_command(&mut self) -> Result<(), End> {
-        let command_deadline = Instant::now() + self.services.settings.smtp.command_timeout.get();
+        let begin = || Instant::now() + self.services.settings.smtp.command_timeout.get();
+        let command_deadline = *self.command_deadline.get_or_insert_with(begin);
         let deadline = self.transaction_deadline.map_or(command_deadline, |end| end.min(command_deadline));
         let may_leave = self.dialogue.is_between_messages();
         let stream = self.stream.as_mut().expect(STREAM);
         match wait_for_input(stream, deadline, &mut self.services.calls, may_leave).await {
-            Wake::Input | Wake::Called => Ok(()),
+            Wake::Input => {
+                self.command_deadline = None;
+                Ok(())
+            }
+            Wake::Called => Ok(()),
             Wake::Leaving => {
                 self.say(&reply::going_away(&self.services.policy.hostname));
                 self.flush().await?;
@@ -282,12 +358,12 @@ impl<D: Desk> SmtpSession<D> {
 
     /// Does what the dialogue asks, and what follows from the answer, up to a reply. What takes long is boxed, so that a
     /// session that waits for a command does not hold the room for it.
-    async fn carry_out(&mut self, mut effect: Effect) -> Result<(), End> {
+    async fn carry_out(&mut self, mut effect: Effect, _busy: Option<Busy>) -> Result<(), End> {
         loop {
             effect = match effect {
                 Effect::Reply(reply) => {
                     self.say(&reply);
-                    return self.flush_if_full().await;
+                    return Ok(());
                 }
                 Effect::Close(reply) => {
                     self.say(&reply);
@@ -369,18 +445,22 @@ impl<D: Desk> SmtpSession<D> {
         self.output.extend_from_slice(reply.to_wire().as_bytes());
     }
 
-    /// Bounds the replies that a client can make us hold by pipelining.
-    async fn flush_if_full(&mut self) -> Result<(), End> {
-        if self.output.len() < self.services.settings.smtp.io_buffer.len() { Ok(()) } else { self.flush().await }
+    /// Sends what waits; false when the node called before all of it was out.
+    async fn send_waiting(&mut self) -> Result<bool, End> {
+        let limit = self.services.settings.smtp.command_timeout.get();
+        let stream = self.stream.as_mut().expect(STREAM);
+        tokio::select! {
+            biased;
+            sent = stream.send(&mut self.output, limit) => sent.map(|()| true).map_err(|error| ended_by(&error)),
+            () = self.services.calls.changed() => Ok(false),
+        }
     }
 
+    /// Sends what waits, whatever the node asks.
     async fn flush(&mut self) -> Result<(), End> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
-        let output = std::mem::take(&mut self.output);
         let limit = self.services.settings.smtp.command_timeout.get();
-        self.stream().write_all(&output, limit).await.map_err(|error| ended_by(&error))
+        let stream = self.stream.as_mut().expect(STREAM);
+        stream.send(&mut self.output, limit).await.map_err(|error| ended_by(&error))
     }
 
     fn stream(&mut self) -> &mut LineStream {
@@ -389,6 +469,11 @@ impl<D: Desk> SmtpSession<D> {
 }
 
 const STREAM: &str = "the stream is there but within a handshake, and a failed one ends the session";
+
+/// Octets that may wait to be read.
+fn input_max(settings: &Settings) -> usize {
+    settings.smtp.io_buffer.len().max(settings.smtp.command_line_max.len())
+}
 
 fn ended_by(error: &NetError) -> End {
     match error {

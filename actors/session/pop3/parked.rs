@@ -21,7 +21,7 @@ use crate::session::parked::{OctetsState, UNSENT_MAX, damaged, decode, encode, e
 use crate::session::{Parked, Presence, ResumeError};
 
 /// Messages of a maildrop that can move; a session with more stays until its end.
-const ENTRIES_MAX: usize = 1_000_000;
+const ENTRIES_MAX: usize = 500_000;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Pop3State {
@@ -180,7 +180,7 @@ impl Pop3State {
     }
 
     fn read(self, offer: Offer, lease: std::time::Duration) -> Result<State, ResumeError> {
-        ensure(self.output.len() <= 2 * UNSENT_MAX, "unsent answers")?;
+        ensure(self.output.len() <= UNSENT_MAX, "unsent answers")?;
         ensure(self.user.as_ref().is_none_or(|user| user.len() <= LINE_MAX), "a user's name")?;
         ensure(self.greeted || self.user.is_none() && self.maildrop.is_none(), "a dialogue before the greeting")?;
         let (snapshot, opened) = match self.maildrop {
@@ -280,5 +280,112 @@ impl SendingState {
         };
         ensure((1..=count + 1).contains(&next), "the place in a listing")?;
         Ok(Sending::Listing(listing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::parked::fixture::{check_damage, check_golden, golden};
+
+    const OFFER: Offer = Offer { stls: true, login: false };
+    const LEASE: Duration = Duration::from_secs(120);
+
+    fn read(octets: &[u8]) -> Result<State, ResumeError> {
+        decode::<Pop3State>(octets)?.read(OFFER, LEASE)
+    }
+
+    fn samples() -> Vec<Pop3State> {
+        let octets = OctetsState::new(&posthouse_storage::message::Octets {
+            prefix: bytes::Bytes::from_static(b"Received: x\r\n"),
+            body: posthouse_mail::stage::BodyRef { blob: posthouse_mail::BlobId::new([7; 32]), size: 5_000_000 },
+        });
+        let maildrop = MaildropState {
+            account: 7,
+            inbox: 1,
+            holder: vec![9; 16],
+            lease_left_ms: 30_000,
+            uid_validity: 3,
+            uids: gaps([1, 2, 9]),
+            sizes: vec![100, 200, 300],
+            marks: gaps([1, 3]),
+        };
+        let open = Pop3State {
+            greeted: true,
+            maildrop: Some(maildrop),
+            output: b"+OK\r\n".to_vec(),
+            refused_count: 3,
+            deadline_left_ms: 60_000,
+            ..Pop3State::default()
+        };
+        let limit = Some(LimitState { lines_left: 4, in_body: true, line_is_empty: true });
+        let message =
+            SendingState { message: Some(octets), offset: 4_000_000, after_cr: true, limit, ..SendingState::default() };
+        let listing = SendingState { listing: 2, next: 4, ..SendingState::default() };
+        vec![
+            Pop3State::default(),
+            Pop3State {
+                greeted: true,
+                user: Some("alice".to_owned()),
+                overlong: true,
+                deadline_left_ms: 1,
+                ..Pop3State::default()
+            },
+            Pop3State { sending: Some(listing), ..open.clone() },
+            Pop3State { sending: Some(message), ..open },
+        ]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn version_1_is_read_for_ever() {
+        check_golden("pop3", &samples().iter().map(encode).collect::<Vec<_>>());
+        for (sample, golden) in samples().iter().zip(golden("pop3", 1)) {
+            let mut state = read(&golden).expect("a sound state");
+            let mut again = Pop3State::new(&mut state);
+            // The lock is to be renewed at once, whatever was left of its lease.
+            if let (Some(again), Some(sample)) = (&mut again.maildrop, &sample.maildrop) {
+                again.lease_left_ms = sample.lease_left_ms;
+            }
+            assert_eq!(&again, sample);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_session_knows_is_refused() {
+        let [_, user, listing, message] = &samples()[..] else { panic!("four samples") };
+        let wrong = |change: &dyn Fn(&mut Pop3State), sample: &Pop3State| {
+            let mut state = sample.clone();
+            change(&mut state);
+            assert!(read(&encode(&state)).is_err(), "{state:?}");
+        };
+        wrong(&|state| state.greeted = false, user);
+        wrong(&|state| state.user = Some("x".repeat(5000)), user);
+        wrong(&|state| state.sending = Some(SendingState { listing: 1, next: 1, ..Default::default() }), user);
+        let maildrop = |change: &dyn Fn(&mut MaildropState)| {
+            wrong(&|state| change(state.maildrop.as_mut().expect("a maildrop")), listing);
+        };
+        maildrop(&|maildrop| maildrop.holder = vec![1; 15]);
+        maildrop(&|maildrop| maildrop.uid_validity = 0);
+        maildrop(&|maildrop| maildrop.uids[1] = 0);
+        maildrop(&|maildrop| maildrop.uids[1] = u32::MAX);
+        maildrop(&|maildrop| maildrop.sizes.truncate(2));
+        maildrop(&|maildrop| maildrop.marks = vec![4]);
+        let sending = |change: &dyn Fn(&mut SendingState), sample: &Pop3State| {
+            wrong(&|state| change(state.sending.as_mut().expect("an answer")), sample);
+        };
+        sending(&|sending| sending.next = 0, listing);
+        sending(&|sending| sending.next = 5, listing);
+        sending(&|sending| sending.listing = 3, listing);
+        sending(&|sending| sending.listing = 1, message);
+        sending(&|sending| sending.offset = 5_000_014, message);
+        assert!(matches!(read(&[2, 8, 1]), Err(ResumeError::Version(2))));
+        assert!(read(&[]).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damage_is_an_error_or_another_sound_state() {
+        check_damage(&samples().iter().map(encode).collect::<Vec<_>>(), |octets| read(octets).is_ok());
     }
 }

@@ -1,5 +1,7 @@
 //! The dialogue over a real socket, against maildrops that are told how to behave.
 
+mod hops;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -81,10 +83,10 @@ impl Maildrops for Fake {
 
     async fn find(&self, _opened: &Opened, uid: Uid) -> Result<Option<Octets>, Trouble> {
         let index = usize::try_from(uid.get()).expect("small") - 1;
-        Ok(self.messages.get(index).map(|message| Octets {
-            prefix: Bytes::from_static(message.as_bytes()),
-            body: BodyRef { blob: BlobId::new([0; 32]), size: 0 },
-        }))
+        let blob = BlobId::new([u8::try_from(index).expect("small"); 32]);
+        let size = |message: &&str| u64::try_from(message.len()).expect("small");
+        let body = self.messages.get(index).map(|message| BodyRef { blob, size: size(message) });
+        Ok(body.map(|body| Octets { prefix: Bytes::new(), body }))
     }
 
     async fn read(&self, message: &Octets, range: Range<u64>) -> Result<Bytes, Trouble> {
@@ -92,7 +94,8 @@ impl Maildrops for Fake {
             return Err(Trouble::Temporary);
         }
         let index = |offset: u64| usize::try_from(offset).expect("small");
-        Ok(message.prefix.slice(index(range.start)..index(range.end)))
+        let octets = self.messages[usize::from(message.body.blob.as_bytes()[0])].as_bytes();
+        Ok(Bytes::from_static(&octets[index(range.start)..index(range.end)]))
     }
 
     async fn remove(&self, _opened: &Opened, uids: Vec<Uid>) -> Result<(), Trouble> {
@@ -119,26 +122,39 @@ async fn start(change: impl FnOnce(&mut Settings, &mut Told)) -> Case {
 async fn prepare(
     change: impl FnOnce(&mut Settings, &mut Told),
 ) -> (Pop3Session<Fake>, TcpStream, Switch, Arc<Mutex<Told>>) {
+    let (services, switch) = services(MESSAGES.to_vec(), change);
+    let told = services.maildrops.told.clone();
+    let (session, client) = connect(services).await;
+    (session, client, switch, told)
+}
+
+/// What sessions share, and the switch that they obey.
+fn services(
+    messages: Vec<&'static str>,
+    change: impl FnOnce(&mut Settings, &mut Told),
+) -> (Pop3Services<Fake>, Switch) {
     let (mut settings, mut told) = (Settings::default(), Told::default());
     change(&mut settings, &mut told);
-    let told = Arc::new(Mutex::new(told));
-    let lease = settings.pop3.lock_lease.get();
-    let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 8).expect("a free port");
-    let connecting = TcpStream::connect(listener.local_addr());
-    let (client, transport) = tokio::join!(connecting, listener.accept());
-    let admission = Admission::new(&settings.limits, &settings.submission);
-    let switch = Switch::new();
+    let (told, lease, switch) = (Arc::new(Mutex::new(told)), settings.pop3.lock_lease.get(), Switch::new());
     let services = Pop3Services {
-        maildrops: Fake { messages: Arc::new(MESSAGES.to_vec()), told: told.clone(), lease },
+        maildrops: Fake { messages: Arc::new(messages), told, lease },
         protocol: Protocol::Pop3,
         tls: None,
         settings: Arc::new(settings),
         calls: switch.calls(),
     };
+    (services, switch)
+}
+
+async fn connect(services: Pop3Services<Fake>) -> (Pop3Session<Fake>, TcpStream) {
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), 8).expect("a free port");
+    let connecting = TcpStream::connect(listener.local_addr());
+    let (client, transport) = tokio::join!(connecting, listener.accept());
+    let admission = Admission::new(&services.settings.limits, &services.settings.submission);
     let guard = admission.connect(transport.peer_ip()).expect("room");
     let (peer, local) = (transport.peer_addr(), transport.local_addr());
     let session = Pop3Session::new(services, Accepted { transport, peer, local, exempt: false, guard });
-    (session, client.expect("a connection"), switch, told)
+    (session, client.expect("a connection"))
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Dialogues over a real socket, with a desk that plays the node and a store that is real.
 
 mod fixture;
+mod hops;
 
 use posthouse_conf::{Settings, Size, Span};
 use posthouse_mail::{Action, Flag, Reply, SpecialUse};

@@ -5,6 +5,7 @@
 //! holds all that a session knows between two lines, so that it can be moved to another process there.
 
 mod greeted;
+pub mod snapshot;
 mod transaction;
 
 use posthouse_mail::{AccountId, Address, Envelope, ForwardPath, IngestId, Recipient, Reply};

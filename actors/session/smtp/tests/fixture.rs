@@ -9,7 +9,7 @@ use posthouse_filter::rate::Admission;
 use posthouse_mail::stage::{BodyRef, ReceivedMessage, SignedMessage, VettedMessage};
 use posthouse_mail::{AccountId, Action, Address, ForwardPath, Reply, UnixMillis, Verdict};
 use posthouse_net::tls::Connector;
-use posthouse_net::{LineStream, Listener, TlsAcceptor, certificate, connect};
+use posthouse_net::{FrozenStream, LineStream, Listener, TlsAcceptor, certificate, connect};
 use posthouse_storage::Store;
 use posthouse_storage::blob::{BodyWriter, StagedBody};
 use posthouse_storage::message::Append;
@@ -149,7 +149,8 @@ pub struct Fixture {
     pub desk: FakeDesk,
     client: Option<LineStream>,
     session: JoinHandle<Option<Parked>>,
-    switch: Switch,
+    services: SmtpServices<FakeDesk>,
+    pub switch: Switch,
     _dir: tempfile::TempDir,
 }
 
@@ -163,6 +164,15 @@ impl Fixture {
     }
 
     async fn open(protocol: Protocol, change: impl FnOnce(&mut Settings), exempt: bool) -> Self {
+        let mut fixture = Self::begin(protocol, change, exempt).await;
+        if protocol.is_implicit_tls() {
+            fixture.start_tls().await;
+        }
+        fixture
+    }
+
+    /// A session and a client that has said nothing, not even a handshake's beginning.
+    pub async fn begin(protocol: Protocol, change: impl FnOnce(&mut Settings), exempt: bool) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let mut settings = Settings::default();
         settings.node.hostname = "mx.x.test".to_owned();
@@ -195,12 +205,37 @@ impl Fixture {
             exempt,
         };
         let services = SmtpServices::new(desk.clone(), protocol, Some(tls), Arc::new(settings), switch.calls());
-        let session = tokio::spawn(SmtpSession::new(services, accepted).run());
-        let mut fixture = Self { desk, client: Some(LineStream::new(plain, 1 << 20)), session, switch, _dir: dir };
-        if protocol.is_implicit_tls() {
-            fixture.start_tls().await;
-        }
-        fixture
+        let session = tokio::spawn(SmtpSession::new(services.clone(), accepted).run());
+        Self { desk, client: Some(LineStream::new(plain, 1 << 20)), session, services, switch, _dir: dir }
+    }
+
+    /// The session goes on in the next process.
+    pub async fn hop(&mut self) {
+        self.switch.set(Call::Move);
+        self.arrive().await;
+    }
+
+    /// Takes the session where it parks, and goes on with it in the next process.
+    pub async fn arrive(&mut self) {
+        let parked = tokio::time::timeout(SOON, &mut self.session).await.expect("the session parks");
+        let parked = parked.expect("no panic").expect("the session goes on");
+        self.switch = Switch::new();
+        self.services.calls = self.switch.calls();
+        let settings = &self.services.settings;
+        let admission = Admission::new(&settings.limits, &settings.submission);
+        let stream = FrozenStream::decode(&parked.stream.encode()).expect("a sound stream");
+        let parked = Parked { stream, ..parked };
+        let session = SmtpSession::resume(self.services.clone(), parked, &admission).expect("a sound state");
+        self.session = tokio::spawn(session.run());
+    }
+
+    /// All that the server says until it closes.
+    pub async fn rest(&mut self) -> String {
+        let client = self.client.as_mut().expect("a client");
+        while client.fill(Instant::now() + SOON).await.is_ok() {}
+        let heard = String::from_utf8(client.input().to_vec()).expect("text");
+        self.ended().await;
+        heard
     }
 
     pub async fn start_tls(&mut self) {
