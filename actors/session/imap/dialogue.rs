@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use posthouse_conf::Settings;
-use posthouse_mail::AccountId;
+use posthouse_mail::{AccountId, ModSeq};
 use posthouse_net::{LineStream, TlsAcceptor};
 use posthouse_obs::emit;
 use posthouse_obs::event::session::{AnswerBroken, CommandRefused};
 use posthouse_wire::imap::capability::capabilities;
 use posthouse_wire::imap::command::search::Search;
-use posthouse_wire::imap::command::{ParseLimits, Unreadable};
+use posthouse_wire::imap::command::{ParseLimits, Tagged, Unreadable};
 use posthouse_wire::imap::response::mailbox::put_namespace;
 use posthouse_wire::imap::response::status::{Code, Condition, Status, put_continuation};
 use posthouse_wire::imap::seq_view::Permit;
@@ -17,11 +17,12 @@ use posthouse_wire::imap::state::{Refusal, Situation, check};
 use posthouse_wire::imap::{
     Command, Frame, FrameError, FrameLimits, FrameReader, NumberKind, ParseError, State, Tag, parse,
 };
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
-use super::state::{Phase, Selected, SessionState};
+use super::state::{Activity, Phase, Selected, SessionState};
 use crate::session::{Calls, Presence, Protocol, Wake, wait_for_input};
 
 /// Room in the input buffer beside the longest line: one read of the stream.
@@ -38,6 +39,8 @@ pub struct Dialogue<D> {
     pub reader: FrameReader,
     pub state: SessionState,
     pub calls: Calls,
+    /// Wakes the session in IDLE.
+    pub(super) notices: Option<watch::Receiver<Option<ModSeq>>>,
     protocol: Protocol,
     presence: Presence,
     login_by: Instant,
@@ -60,6 +63,7 @@ impl<D: Desk> Dialogue<D> {
             out: Vec::new(),
             reader: FrameReader::new(limits),
             calls,
+            notices: None,
             protocol: link.protocol,
             presence: Presence::new(link.protocol, state.word()),
             state,
@@ -87,20 +91,31 @@ impl<D: Desk> Dialogue<D> {
         }
     }
 
+    /// One step after another. Boxed, what only some moments need: thousands of sessions wait, few do something.
     async fn serve(&mut self) -> Outcome<std::convert::Infallible> {
         loop {
-            let frame = self.next_frame().await?;
-            match frame {
-                Frame::Command(text) => self.on_command(&text).await?,
-                Frame::Append(_, head) => Box::pin(self.on_append(head)).await?,
-                Frame::Refused(text, error) => self.on_refused(&text, error)?,
-                Frame::Continue => put_continuation(&mut self.out, "go ahead"),
-                Frame::Broken(error) => return Err(Stop::Flooded(error)),
-                // Lines and messages are read by the commands that ask for them.
-                Frame::NeedInput | Frame::Line(_) | Frame::MessageChunk(_) | Frame::MessageEnd { .. } => {}
+            match &self.state.activity {
+                Activity::Listening => self.listen().await?,
+                Activity::Idling { .. } => Box::pin(self.idle_on()).await?,
+                Activity::Answering(_) => Box::pin(self.answer_on()).await?,
             }
             self.presence.moved(self.state.word());
             self.flush_if_full().await?;
+        }
+    }
+
+    async fn listen(&mut self) -> Outcome<()> {
+        match self.next_frame().await? {
+            Frame::Command(text) => self.on_command(text).await,
+            Frame::Append(_, head) => Box::pin(self.on_append(head)).await,
+            Frame::Refused(text, error) => self.on_refused(&text, error),
+            Frame::Continue => {
+                put_continuation(&mut self.out, "go ahead");
+                Ok(())
+            }
+            Frame::Broken(error) => Err(Stop::Flooded(error)),
+            // Lines and messages are read by the commands that ask for them.
+            Frame::NeedInput | Frame::Line(_) | Frame::MessageChunk(_) | Frame::MessageEnd { .. } => Ok(()),
         }
     }
 
@@ -132,29 +147,35 @@ impl<D: Desk> Dialogue<D> {
         }
     }
 
-    async fn on_command(&mut self, text: &[u8]) -> Outcome<()> {
+    async fn on_command(&mut self, text: Vec<u8>) -> Outcome<()> {
         let limits = ParseLimits { search_depth_max: self.settings.imap.search_depth_max };
-        let tagged = match parse(text, limits) {
+        let Tagged { tag, command } = match parse(&text, limits) {
             Ok(tagged) => tagged,
             Err(unreadable) => return self.on_unreadable(unreadable),
         };
-        if let Err(refusal) = check(tagged.command.verb(), self.situation()) {
-            return self.complete(&tagged.tag, refusal_status(refusal));
+        if let Err(refusal) = check(command.verb(), self.situation()) {
+            return self.complete(&tag, refusal_status(refusal));
         }
-        let permit = permit(&tagged.command);
+        let permit = permit(&command);
         // Boxed, so that a session that waits between commands holds no room for the largest of them.
-        let status = match Box::pin(self.execute(tagged.command)).await {
-            Ok(status) | Err(Stop::Answer(status)) => status,
+        let status = match Box::pin(self.execute(command, text, &tag)).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(status)) | Err(Stop::Answer(status)) => status,
             // The client must read the tagged OK before it begins the handshake.
             Err(Stop::StartTls) => {
-                Status::ok("begin TLS now").put(&mut self.out, Some(&tagged.tag));
+                Status::ok("begin TLS now").put(&mut self.out, Some(&tag));
                 self.flush().await?;
                 return Err(Stop::StartTls);
             }
             Err(stop) => return Err(stop),
         };
+        self.finish(&tag, permit, status).await
+    }
+
+    /// Ends a command: tells what has changed, then how the command went.
+    pub(super) async fn finish(&mut self, tag: &Tag, permit: Permit, status: Status) -> Outcome<()> {
         Box::pin(self.tell_changes(permit)).await?;
-        self.complete(&tagged.tag, status)?;
+        self.complete(tag, status)?;
         if self.state.state() == State::Logout {
             self.flush().await?;
             return Err(Stop::LoggedOut);
@@ -162,9 +183,14 @@ impl<D: Desk> Dialogue<D> {
         Ok(())
     }
 
-    /// Each command's own file does the work.
-    async fn execute(&mut self, command: Command) -> Outcome<Status> {
-        match command {
+    /// Each command's own file does the work; `None` where it is answered step by step from now on.
+    async fn execute(&mut self, command: Command, text: Vec<u8>, tag: &Tag) -> Outcome<Option<Status>> {
+        let status = match command {
+            Command::Fetch(fetch) => return self.begin_fetch(text, tag.clone(), fetch).map(|()| None),
+            Command::Idle => {
+                self.begin_idle(tag.clone());
+                return Ok(None);
+            }
             Command::Capability => Ok(self.capability()),
             Command::Noop => Ok(Status::ok("done")),
             Command::Check => Ok(Status::ok("everything is stored already")),
@@ -190,11 +216,10 @@ impl<D: Desk> Dialogue<D> {
             Command::Status(status) => self.status(status).await,
             Command::Expunge(uids) => self.expunge(uids).await,
             Command::Search(search) => self.search(search).await,
-            Command::Fetch(fetch) => self.fetch(fetch).await,
             Command::Store(store) => self.store(store).await,
             Command::Copy(copy) => self.copy(copy).await,
-            Command::Idle => self.idle().await,
-        }
+        };
+        status.map(Some)
     }
 
     fn on_unreadable(&mut self, unreadable: Unreadable) -> Outcome<()> {

@@ -1,26 +1,29 @@
 //! FETCH (RFC 3501 §6.4.5): rows are read by the page, octets are streamed.
 //!
 //! A message never stands in memory: an answer is text and promised ranges, and each range leaves in pieces of
-//! `imap.io_buffer`, kept as `Sending` between two of them.
+//! `imap.io_buffer`. Between two pieces the answer is a value, `Answering`, so that a session can be told to go, or move to
+//! another process, in the middle of any message.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use posthouse_mail::structure::BodyPart;
-use posthouse_mail::{Flag, FlagSet, SeqNum, Uid};
-use posthouse_storage::message::{self, Email, FlagChange, Membership, SetFlags};
-use posthouse_wire::imap::NumberKind;
-use posthouse_wire::imap::SequenceSet;
+use posthouse_mail::{Flag, FlagSet, Uid};
+use posthouse_storage::message::{self, Email, FlagChange, Membership, Octets, SetFlags};
 use posthouse_wire::imap::command::fetch::{Content, Fetch, FetchItem};
 use posthouse_wire::imap::response::body_structure::Extension;
 use posthouse_wire::imap::response::fetch::{FetchResponse, Segment};
 use posthouse_wire::imap::response::status::{Code, Status};
+use posthouse_wire::imap::seq_view::Permit;
+use posthouse_wire::imap::state::Verb;
+use posthouse_wire::imap::{NumberKind, SequenceSet, Tag};
 use posthouse_wire::mime::{filter_fields, section_span};
 
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::dialogue::Dialogue;
 use super::rows::rows;
+use super::state::Activity;
 use crate::clock;
 
 /// Messages whose rows are read at once.
@@ -28,65 +31,146 @@ const ROWS_PAGE: usize = 200;
 /// Messages that are marked seen in one change before their octets are sent.
 const OCTETS_PAGE: usize = 20;
 
-/// A promised range on its way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sending {
-    pub position: u64,
-    pub end: u64,
-}
-
-impl Sending {
-    fn new(range: Range<u64>) -> Self {
-        Self { position: range.start, end: range.end }
-    }
-
-    /// The next piece, at most `max` octets.
-    fn piece(&self, max: u64) -> Option<Range<u64>> {
-        (self.position < self.end).then(|| self.position..self.end.min(self.position.saturating_add(max.max(1))))
-    }
+/// A FETCH under way.
+#[derive(Debug, Clone)]
+pub struct Answering {
+    /// The command as the client sent it, from which it can be read again.
+    pub text: Vec<u8>,
+    pub tag: Tag,
+    pub fetch: Fetch,
+    /// Messages that are not yet looked up, ascending.
+    pub todo: VecDeque<Uid>,
+    /// Messages that were meant and are gone.
+    pub missing: usize,
+    /// Messages that are looked up.
+    page: VecDeque<Found>,
+    /// Messages to be looked up whose `\Seen` this command has set already.
+    pub seen: BTreeSet<Uid>,
+    pub under_way: Option<UnderWay>,
 }
 
 /// One message of a page.
-struct Found<'a> {
-    number: SeqNum,
-    row: &'a Membership,
-    email: Option<&'a Email>,
+#[derive(Debug, Clone)]
+struct Found {
+    row: Membership,
+    email: Option<Email>,
     /// `\Seen` was set by this command.
     newly_seen: bool,
 }
 
-impl<D: Desk> Dialogue<D> {
-    pub(super) async fn fetch(&mut self, fetch: Fetch) -> Outcome<Status> {
-        let uids = self.resolve(fetch.kind, &fetch.set)?;
-        let has_octets = fetch.items.iter().any(|item| matches!(item, FetchItem::Content(_)));
-        let page_size = if has_octets { OCTETS_PAGE } else { ROWS_PAGE };
-        let mut missing = 0;
-        for page in uids.chunks(page_size) {
-            missing += page.len() - self.fetch_page(&fetch, page).await?;
+/// The answer for one message on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderWay {
+    pub segments: VecDeque<Segment>,
+    /// Where the ranges are read.
+    pub octets: Option<Octets>,
+}
+
+impl Answering {
+    pub fn new(text: Vec<u8>, tag: Tag, fetch: Fetch, uids: Vec<Uid>) -> Self {
+        Self {
+            text,
+            tag,
+            fetch,
+            todo: uids.into(),
+            missing: 0,
+            page: VecDeque::new(),
+            seen: BTreeSet::new(),
+            under_way: None,
         }
-        Ok(with_missing(Status::ok("fetched"), missing))
+    }
+}
+
+impl UnderWay {
+    /// The next piece: a text, or at most `max` octets of a range.
+    fn next_piece(&mut self, max: u64) -> Option<Segment> {
+        match self.segments.pop_front()? {
+            Segment::Text(text) => Some(Segment::Text(text)),
+            Segment::Octets(range) => {
+                let end = range.end.min(range.start.saturating_add(max.max(1)));
+                if end < range.end {
+                    self.segments.push_front(Segment::Octets(end..range.end));
+                }
+                Some(Segment::Octets(range.start..end))
+            }
+        }
+    }
+}
+
+impl<D: Desk> Dialogue<D> {
+    /// The command is legal: what it means is settled here, the rest is done step by step.
+    pub(super) fn begin_fetch(&mut self, text: Vec<u8>, tag: Tag, fetch: Fetch) -> Outcome<()> {
+        let uids = self.resolve(fetch.kind, &fetch.set)?;
+        self.state.activity = Activity::Answering(Box::new(Answering::new(text, tag, fetch, uids)));
+        Ok(())
     }
 
-    /// Answers for some messages; how many of them are still there.
-    async fn fetch_page(&mut self, fetch: &Fetch, uids: &[Uid]) -> Outcome<usize> {
+    /// Answers on, until enough is rendered to be sent, or the command is done.
+    pub(super) async fn answer_on(&mut self) -> Outcome<()> {
+        let Activity::Answering(mut answering) = std::mem::take(&mut self.state.activity) else { return Ok(()) };
+        let status = loop {
+            match self.answer_step(&mut answering).await {
+                Ok(true) if self.out.len() < self.settings.imap.io_buffer.len() => {}
+                Ok(true) => {
+                    self.state.activity = Activity::Answering(answering);
+                    return Ok(());
+                }
+                Ok(false) => break with_missing(Status::ok("fetched"), answering.missing),
+                Err(Stop::Answer(status)) => break status,
+                Err(stop) => return Err(stop),
+            }
+        };
+        let permits_expunge = Verb::Fetch.permits_expunge(answering.fetch.kind);
+        let permit = if permits_expunge { Permit::All } else { Permit::Arrivals };
+        self.finish(&answering.tag, permit, status).await
+    }
+
+    /// Renders a piece of a message, a message, or looks some up; false when nothing is left to do.
+    async fn answer_step(&mut self, answering: &mut Answering) -> Outcome<bool> {
+        if let Some(under_way) = &mut answering.under_way {
+            match under_way.next_piece(self.settings.imap.io_buffer.get()) {
+                Some(Segment::Text(text)) => self.out.extend_from_slice(&text),
+                Some(Segment::Octets(range)) => self.put_octets(under_way.octets.as_ref(), range).await?,
+                None => answering.under_way = None,
+            }
+            return Ok(true);
+        }
+        if let Some(found) = answering.page.pop_front() {
+            answering.under_way = self.render(&answering.fetch, found).await?;
+            return Ok(true);
+        }
+        let is_over = answering.todo.is_empty();
+        if !is_over {
+            self.look_up(answering).await?;
+        }
+        Ok(!is_over)
+    }
+
+    /// Reads the rows of the next messages, and marks them seen where the command does that.
+    async fn look_up(&mut self, answering: &mut Answering) -> Outcome<()> {
+        let fetch = &answering.fetch;
+        let has_octets = fetch.items.iter().any(|item| matches!(item, FetchItem::Content(_)));
+        let page_size = if has_octets { OCTETS_PAGE } else { ROWS_PAGE };
+        let uids: Vec<Uid> = answering.todo.drain(..page_size.min(answering.todo.len())).collect();
         let (account, mailbox) = (self.account()?, self.selected()?.mailbox);
-        let mut rows = rows(self.desk.store(), account, mailbox, uids).await?;
-        let seen = if fetch.marks_seen() { self.mark_seen(&mut rows).await? } else { Vec::new() };
+        let mut rows = rows(self.desk.store(), account, mailbox, &uids).await?;
+        answering.missing += uids.len() - rows.len();
+        if fetch.marks_seen() {
+            answering.seen.extend(self.mark_seen(&mut rows).await?);
+        }
         let emails = if fetch.items.iter().any(needs_email) {
             let ids: Vec<_> = rows.iter().map(|row| row.email).collect();
             message::emails(self.desk.store(), account, &ids).await?
         } else {
             Vec::new()
         };
-        let emails: HashMap<_, _> = emails.into_iter().flatten().map(|email| (email.id, email)).collect();
-        for row in &rows {
-            let Some(number) = self.selected()?.view.seq_of(row.uid) else { continue };
-            self.tell_keywords(&row.flags)?;
-            let email = emails.get(&row.email);
-            let found = Found { number, row, email, newly_seen: seen.contains(&row.uid) };
-            self.fetch_one(fetch, found).await?;
-        }
-        Ok(rows.len())
+        let emails = emails.into_iter().chain(std::iter::repeat_with(|| None));
+        let found = rows.into_iter().zip(emails).map(|(row, email)| {
+            let newly_seen = answering.seen.remove(&row.uid);
+            Found { row, email, newly_seen }
+        });
+        answering.page = found.collect();
+        Ok(())
     }
 
     /// Sets `\Seen` on those that lack it, in store and rows. A mailbox that cannot be written can still be read.
@@ -120,11 +204,14 @@ impl<D: Desk> Dialogue<D> {
         Ok(seen)
     }
 
-    async fn fetch_one(&mut self, fetch: &Fetch, found: Found<'_>) -> Outcome<()> {
-        let row = found.row;
-        let mut response = FetchResponse::new(found.number);
+    /// The answer for one message; `None` where the client knows no such message, or nothing is to be said of it.
+    async fn render(&mut self, fetch: &Fetch, found: Found) -> Outcome<Option<UnderWay>> {
+        let Found { row, email, newly_seen } = found;
+        let Some(number) = self.selected()?.view.seq_of(row.uid) else { return Ok(None) };
+        self.tell_keywords(&row.flags)?;
+        let mut response = FetchResponse::new(number);
         for item in &fetch.items {
-            match (item, found.email) {
+            match (item, &email) {
                 (FetchItem::Flags, _) => response.flags(&row.flags, false),
                 (FetchItem::InternalDate, _) => response.internal_date(row.received_at),
                 (FetchItem::Rfc822Size, _) => response.size(row.size),
@@ -142,18 +229,11 @@ impl<D: Desk> Dialogue<D> {
             }
         }
         // RFC 3501 §7.4.2: flags that the command changed are part of its answer.
-        if found.newly_seen && !fetch.items.contains(&FetchItem::Flags) {
+        if newly_seen && !fetch.items.contains(&FetchItem::Flags) {
             response.flags(&row.flags, false);
         }
-        for segment in response.finish().into_iter().flatten() {
-            match (segment, found.email) {
-                (Segment::Text(text), _) => self.out.extend_from_slice(&text),
-                (Segment::Octets(range), Some(email)) => self.send_octets(email, range).await?,
-                // Octets are promised only for an email that was read.
-                (Segment::Octets(_), None) => {}
-            }
-        }
-        self.flush_if_full().await
+        let octets = email.as_ref().map(Email::octets);
+        Ok(response.finish().map(|segments| UnderWay { segments: segments.into(), octets }))
     }
 
     async fn put_content(&self, response: &mut FetchResponse, content: &Content, email: &Email) -> Outcome<()> {
@@ -177,20 +257,16 @@ impl<D: Desk> Dialogue<D> {
         range.start..range.end.min(range.start.saturating_add(self.settings.smtp.header_max.get()))
     }
 
-    async fn send_octets(&mut self, email: &Email, range: Range<u64>) -> Outcome<()> {
-        let piece_max = self.settings.imap.io_buffer.get();
-        let mut sending = Sending::new(range);
-        while let Some(piece) = sending.piece(piece_max) {
-            // The literal's length is out already: what cannot be read now ends the session, not the command.
-            let octets = message::raw(self.desk.store(), email, piece.clone()).await.map_err(Stop::Unreadable)?;
-            if octets.len() as u64 != piece.end - piece.start {
-                let reason = format!("{} of {} octets", octets.len(), piece.end - piece.start);
-                return Err(Stop::Unreadable(posthouse_storage::Error::Corrupt(reason)));
-            }
-            sending.position = piece.end;
-            self.out.extend_from_slice(&octets);
-            self.flush_if_full().await?;
+    /// Octets are promised only for a message that was read.
+    async fn put_octets(&mut self, octets: Option<&Octets>, range: Range<u64>) -> Outcome<()> {
+        let Some(octets) = octets else { return Ok(()) };
+        // The literal's length is out already: what cannot be read now ends the session, not the command.
+        let piece = message::octets(self.desk.store(), octets, range.clone()).await.map_err(Stop::Unreadable)?;
+        if piece.len() as u64 != range.end - range.start {
+            let reason = format!("{} of {} octets", piece.len(), range.end - range.start);
+            return Err(Stop::Unreadable(posthouse_storage::Error::Corrupt(reason)));
         }
+        self.out.extend_from_slice(&piece);
         Ok(())
     }
 
@@ -241,14 +317,15 @@ mod tests {
 
     #[test]
     fn a_range_leaves_in_pieces() {
-        let mut sending = Sending::new(5..25);
-        let mut pieces = Vec::new();
-        while let Some(piece) = sending.piece(8) {
-            sending.position = piece.end;
-            pieces.push(piece);
-        }
-        assert_eq!(pieces, [5..13, 13..21, 21..25]);
-        assert_eq!(Sending::new(5..5).piece(8), None);
-        assert_eq!(Sending::new(0..9).piece(0), Some(0..1));
+        let pieces = |range: Range<u64>, max: u64| {
+            let text = Segment::Text(b"text".to_vec());
+            let mut under_way =
+                UnderWay { segments: [text.clone(), Segment::Octets(range), text.clone()].into(), octets: None };
+            let mut pieces: Vec<Segment> = std::iter::from_fn(|| under_way.next_piece(max)).collect();
+            assert_eq!((pieces.pop(), pieces.remove(0)), (Some(text.clone()), text));
+            pieces
+        };
+        assert_eq!(pieces(5..25, 8), [5..13, 13..21, 21..25].map(Segment::Octets));
+        assert_eq!(pieces(0..2, 0), [0..1, 1..2].map(Segment::Octets));
     }
 }

@@ -1,17 +1,21 @@
 //! What an IMAP session is, apart from its transport: one value that could move to another process.
 //!
-//! At the top of the dialogue's loop nothing else lives on the stack, so between commands and in IDLE this value and the
-//! input read ahead are the whole session (design: sessions that outlive their process).
+//! At the top of the dialogue's loop nothing else lives on the stack, so between commands, in IDLE and in the middle of a
+//! FETCH this value and the input read ahead are the whole session (design: sessions that outlive their process).
 
 use std::collections::BTreeSet;
 
 use posthouse_mail::{AccountId, FlagSet, MailboxId, ModSeq, Uid};
-use posthouse_wire::imap::{SeqView, State};
+use posthouse_wire::imap::{SeqView, State, Tag};
+use tokio::time::Instant;
+
+use super::fetch::Answering;
 
 /// The session.
 #[derive(Debug, Clone, Default)]
 pub struct SessionState {
     pub phase: Phase,
+    pub activity: Activity,
     /// Wrong commands in a row.
     pub errors: usize,
 }
@@ -29,6 +33,22 @@ pub enum Phase {
         selected: Box<Selected>,
     },
     Logout,
+}
+
+/// What the session is at.
+#[derive(Debug, Clone, Default)]
+pub enum Activity {
+    /// It reads the next command.
+    #[default]
+    Listening,
+    /// RFC 2177 §3: it waits for DONE, or for news.
+    Idling {
+        tag: Tag,
+        /// An idle client that says nothing is logged out all the same.
+        until: Instant,
+    },
+    /// It answers a FETCH.
+    Answering(Box<Answering>),
 }
 
 /// The mailbox that is open.
@@ -138,7 +158,8 @@ mod tests {
 
     #[test]
     fn unselecting_keeps_the_account() {
-        let mut state = SessionState { phase: Phase::Authenticated { account: AccountId::new(1) }, errors: 0 };
+        let mut state =
+            SessionState { phase: Phase::Authenticated { account: AccountId::new(1) }, ..SessionState::default() };
         state.unselect();
         assert_eq!((state.state(), state.account()), (State::Authenticated, Some(AccountId::new(1))));
     }
