@@ -16,6 +16,7 @@ mod idle;
 mod list;
 mod login;
 pub mod node_desk;
+mod parked;
 mod rows;
 mod search;
 mod select;
@@ -34,15 +35,14 @@ use posthouse_conf::Settings;
 use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_net::{TlsAcceptor, Transport};
 use posthouse_obs::emit;
-use posthouse_obs::event::net::HandshakeFailed;
-use posthouse_obs::event::session::{SessionEnded, SessionStarted};
+use posthouse_obs::event::session::{SessionEnded, SessionMovedIn, SessionStarted};
 use posthouse_wire::imap::response::status::{Code, Status};
 use ractor::{ActorCell, SpawnErr};
 
 use crate::listener::{Accepted, SessionFactory};
 use crate::session::{self, Calls, Parked, Protocol, ResumeError, Resumed, Session};
 use desk::Desk;
-use dialogue::{Dialogue, Link};
+use dialogue::Dialogue;
 
 /// What every IMAP session of a listener shares.
 #[derive(Clone)]
@@ -64,8 +64,9 @@ impl<D: Desk> SessionFactory for ImapServices<D> {
         async move { session::spawn(session, supervisor).await.map(drop) }.boxed()
     }
 
-    fn resume(&self, parked: Parked, _admission: &Admission) -> Result<Resumed, ResumeError> {
-        Err(ResumeError::Protocol(parked.protocol.as_str()))
+    fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
+        let session = ImapSession::resume(self.clone(), parked, admission)?;
+        Ok(Resumed::new(|supervisor| async move { session::spawn(session, supervisor).await.map(drop) }.boxed()))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -78,9 +79,10 @@ impl<D: Desk> SessionFactory for ImapServices<D> {
 
 /// One connection.
 pub struct ImapSession<D> {
-    services: ImapServices<D>,
-    transport: Transport,
+    dialogue: Dialogue<D>,
     client: IpAddr,
+    /// It came from another process.
+    is_resumed: bool,
     _place: Option<ConnectionGuard>,
 }
 
@@ -88,42 +90,33 @@ impl<D: Desk> ImapSession<D> {
     /// A session on a fresh connection; `place` is its place among the connections counted.
     pub fn new(services: ImapServices<D>, transport: Transport, place: Option<ConnectionGuard>) -> Self {
         let client = transport.peer_ip();
-        Self { services, transport, client, _place: place }
-    }
-
-    async fn converse(services: ImapServices<D>, transport: Transport, client: IpAddr) -> &'static str {
-        let ImapServices { desk, protocol, tls, settings, calls } = services;
-        let transport = match &tls {
-            Some(acceptor) if protocol.is_implicit_tls() => match transport.starttls(acceptor).await {
-                Ok(transport) => transport,
-                Err(error) => {
-                    emit(HandshakeFailed { protocol: protocol.as_str(), client, reason: error.to_string() });
-                    return "handshake";
-                }
-            },
-            // Without a certificate nobody listens there.
-            None if protocol.is_implicit_tls() => return "handshake",
-            _ => transport,
-        };
-        Dialogue::new(desk, settings, tls, calls, Link { transport, protocol }).run().await
+        Self { dialogue: Dialogue::new(services, transport), client, is_resumed: false, _place: place }
     }
 }
 
 impl<D: Desk> Session for ImapSession<D> {
     fn protocol(&self) -> Protocol {
-        self.services.protocol
+        self.dialogue.protocol
     }
 
     fn calls(&self) -> &Calls {
-        &self.services.calls
+        &self.dialogue.calls
     }
 
     async fn run(self) -> Option<Parked> {
-        let Self { services, transport, client, _place } = self;
-        let protocol = services.protocol.as_str();
-        emit(SessionStarted { protocol, client });
-        let reason = Self::converse(services, transport, client).await;
-        emit(SessionEnded { protocol, client, reason });
-        None
+        let Self { dialogue, client, is_resumed, _place } = self;
+        let protocol = dialogue.protocol.as_str();
+        if is_resumed {
+            emit(SessionMovedIn { protocol, client });
+        } else {
+            emit(SessionStarted { protocol, client });
+        }
+        match dialogue.run().await {
+            Ok(parked) => Some(parked),
+            Err(reason) => {
+                emit(SessionEnded { protocol, client, reason });
+                None
+            }
+        }
     }
 }

@@ -16,6 +16,8 @@ pub enum Stop {
     StartTls,
     /// The node is stopping.
     Draining,
+    /// The session goes on in another process.
+    Moved,
     /// Too many wrong commands in a row.
     TooManyErrors,
     /// The selected mailbox is gone.
@@ -56,6 +58,7 @@ impl Stop {
             Self::LoggedOut => "logout",
             Self::StartTls => "starttls",
             Self::Draining => "drain",
+            Self::Moved => "moved",
             Self::TooManyErrors => "errors",
             Self::MailboxGone => "mailbox_gone",
             Self::Flooded(_) => "flood",

@@ -15,6 +15,7 @@ use super::answer::{Outcome, Stop, status_of};
 use super::desk::Desk;
 use super::dialogue::{Dialogue, refusal_status};
 use crate::clock;
+use crate::session::Busy;
 
 /// A message that has come in whole.
 struct Received {
@@ -24,7 +25,7 @@ struct Received {
 
 impl<D: Desk> Dialogue<D> {
     /// The frame reader waits for a verdict on the message before anything else.
-    pub(super) async fn on_append(&mut self, head: AppendHead) -> Outcome<()> {
+    pub(super) async fn on_append(&mut self, head: AppendHead, _busy: Busy) -> Outcome<()> {
         let tag = head.tag.clone();
         let (account, target) = match self.admit(&head).await {
             Ok(admitted) => admitted,

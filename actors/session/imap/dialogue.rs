@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use posthouse_conf::Settings;
 use posthouse_mail::{AccountId, ModSeq};
-use posthouse_net::{LineStream, TlsAcceptor};
+use posthouse_net::{LineStream, TlsAcceptor, Transport};
 use posthouse_obs::emit;
+use posthouse_obs::event::net::HandshakeFailed;
 use posthouse_obs::event::session::{AnswerBroken, CommandRefused};
 use posthouse_wire::imap::capability::capabilities;
+use posthouse_wire::imap::command::append::AppendHead;
 use posthouse_wire::imap::command::search::Search;
 use posthouse_wire::imap::command::{ParseLimits, Tagged, Unreadable};
 use posthouse_wire::imap::response::mailbox::put_namespace;
@@ -20,10 +22,12 @@ use posthouse_wire::imap::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ImapServices;
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::state::{Activity, Phase, Selected, SessionState};
-use crate::session::{Calls, Presence, Protocol, Wake, wait_for_input};
+use crate::session::parked::UNSENT_MAX;
+use crate::session::{Busy, Call, Calls, Parked, Presence, Protocol, Wake, wait_for_input};
 
 /// Room in the input buffer beside the longest line: one read of the stream.
 const READ_ROOM: usize = 16 * 1024;
@@ -39,75 +43,119 @@ pub struct Dialogue<D> {
     pub reader: FrameReader,
     pub state: SessionState,
     pub calls: Calls,
+    pub(super) protocol: Protocol,
+    pub(super) presence: Presence,
+    /// The greeting was given; before it comes the handshake, where TLS comes first.
+    pub(super) greeted: bool,
     /// Wakes the session in IDLE.
     pub(super) notices: Option<watch::Receiver<Option<ModSeq>>>,
-    protocol: Protocol,
-    presence: Presence,
-    login_by: Instant,
+    pub(super) login_by: Instant,
+    /// The client must say something by then; set while it is waited for.
+    pub(super) input_by: Option<Instant>,
+    /// A handshake is about to begin.
+    busy: Option<Busy>,
 }
 
 impl<D: Desk> Dialogue<D> {
-    pub fn new(desk: D, settings: Arc<Settings>, tls: Option<TlsAcceptor>, calls: Calls, link: Link) -> Self {
-        let imap = &settings.imap;
-        let limits = FrameLimits {
-            line_max: imap.line_max.len(),
-            literal_max: imap.literal_max.get(),
-            literals_total_max: imap.literals_total_max.get(),
-            append_max: imap.append_max.get(),
-        };
-        let state = SessionState::default();
+    pub fn new(services: ImapServices<D>, transport: Transport) -> Self {
+        let imap = &services.settings.imap;
+        let stream = LineStream::new(transport, input_max(&frame_limits(&services.settings)));
+        let login_by = Instant::now() + imap.login_timeout.get();
+        Self::with(services, stream, SessionState::default(), login_by)
+    }
+
+    /// A session in some state, whose greeting is yet to come.
+    pub(super) fn with(services: ImapServices<D>, stream: LineStream, state: SessionState, login_by: Instant) -> Self {
+        let ImapServices { desk, protocol, tls, settings, calls } = services;
         Self {
             desk,
             tls,
-            stream: LineStream::new(link.transport, limits.line_max.saturating_add(READ_ROOM)),
+            stream,
             out: Vec::new(),
-            reader: FrameReader::new(limits),
+            reader: FrameReader::new(frame_limits(&settings)),
             calls,
+            protocol,
+            presence: Presence::new(protocol, state.word()),
+            greeted: false,
             notices: None,
-            protocol: link.protocol,
-            presence: Presence::new(link.protocol, state.word()),
             state,
-            login_by: Instant::now() + imap.login_timeout.get(),
+            login_by,
+            input_by: None,
+            busy: None,
             settings,
         }
     }
 
-    /// Greets and serves until the session is over; says why.
-    pub async fn run(mut self) -> &'static str {
-        let greeting = Status::ok(format!("{} is ready", self.settings.node.hostname));
-        greeting.code(self.capability_code()).put(&mut self.out, None);
+    /// Greets and serves until the session is over, and says why, or until it leaves for another process.
+    pub async fn run(mut self) -> Result<Parked, &'static str> {
         loop {
             let stop = match self.serve().await {
                 Ok(never) => match never {},
                 Err(stop) => stop,
             };
-            if !matches!(stop, Stop::StartTls) {
-                return Box::pin(self.end(stop)).await;
-            }
-            match Box::pin(self.start_tls()).await {
-                Ok(secured) => self = secured,
-                Err(_) => return "handshake",
+            match stop {
+                Stop::Moved => return self.park().map_err(|_| "closed"),
+                Stop::StartTls => {
+                    let (protocol, client) = (self.protocol.as_str(), self.stream.transport().peer_ip());
+                    match Box::pin(self.start_tls()).await {
+                        Ok(secured) => self = secured,
+                        Err(error) => {
+                            emit(HandshakeFailed { protocol, client, reason: error.to_string() });
+                            return Err("handshake");
+                        }
+                    }
+                }
+                stop => return Err(Box::pin(self.end(stop)).await),
             }
         }
     }
 
-    /// One step after another. Boxed, what only some moments need: thousands of sessions wait, few do something.
+    /// One step after another; the top of the loop is the safe point. Boxed, what only some moments need: thousands of
+    /// sessions wait, few do something.
     async fn serve(&mut self) -> Outcome<std::convert::Infallible> {
         loop {
+            if self.calls.now() == Call::Move && self.is_movable() {
+                return Err(Stop::Moved);
+            }
+            if self.out.len() >= self.settings.imap.io_buffer.len().max(1) {
+                self.send_some().await?;
+                continue;
+            }
             match &self.state.activity {
+                _ if !self.greeted => self.greet().await?,
                 Activity::Listening => self.listen().await?,
                 Activity::Idling { .. } => Box::pin(self.idle_on()).await?,
                 Activity::Answering(_) => Box::pin(self.answer_on()).await?,
             }
             self.presence.moved(self.state.word());
-            self.flush_if_full().await?;
         }
     }
 
+    /// The greeting, behind the handshake where TLS comes first.
+    async fn greet(&mut self) -> Outcome<()> {
+        if self.protocol.is_implicit_tls() && !self.stream.transport().is_tls() {
+            self.busy = self.calls.begin();
+            if self.busy.is_some() {
+                return Err(Stop::StartTls);
+            }
+            self.calls.changed().await;
+            return Ok(());
+        }
+        let greeting = Status::ok(format!("{} is ready", self.settings.node.hostname));
+        greeting.code(self.capability_code()).put(&mut self.out, None);
+        self.greeted = true;
+        Ok(())
+    }
+
     async fn listen(&mut self) -> Outcome<()> {
-        match self.next_frame().await? {
+        match self.reader.next_frame(self.stream.input_mut()) {
+            Frame::NeedInput => self.await_input().await,
             Frame::Command(text) => self.on_command(text).await,
-            Frame::Append(_, head) => Box::pin(self.on_append(head)).await,
+            Frame::Append(text, head) => match self.calls.begin() {
+                Some(busy) => Box::pin(self.on_append(head, busy)).await,
+                None if self.reader.put_back(&text, self.stream.input_mut()) => self.hold().await,
+                None => self.append_after_hold(head).await,
+            },
             Frame::Refused(text, error) => self.on_refused(&text, error),
             Frame::Continue => {
                 put_continuation(&mut self.out, "go ahead");
@@ -115,36 +163,58 @@ impl<D: Desk> Dialogue<D> {
             }
             Frame::Broken(error) => Err(Stop::Flooded(error)),
             // Lines and messages are read by the commands that ask for them.
-            Frame::NeedInput | Frame::Line(_) | Frame::MessageChunk(_) | Frame::MessageEnd { .. } => Ok(()),
+            Frame::Line(_) | Frame::MessageChunk(_) | Frame::MessageEnd { .. } => Ok(()),
         }
     }
 
-    /// The next frame, once there is one; everything answered so far is sent before the wait.
+    /// The next frame, once there is one: for a command that asks for more than its first line.
     pub async fn next_frame(&mut self) -> Outcome<Frame> {
         loop {
             let frame = self.reader.next_frame(self.stream.input_mut());
             if frame != Frame::NeedInput {
                 return Ok(frame);
             }
-            self.flush().await?;
-            let deadline = self.deadline();
-            if !self.reader.is_between_commands() {
-                self.stream.fill(deadline).await?;
-                continue;
-            }
-            match wait_for_input(&mut self.stream, deadline, &mut self.calls, true).await {
-                Wake::Input | Wake::Called => {}
-                Wake::Leaving => return Err(Stop::Draining),
-                Wake::Lost(error) => return Err(Stop::Lost(error)),
-            }
+            self.await_input().await?;
         }
     }
 
-    fn deadline(&self) -> Instant {
-        match self.state.phase {
-            Phase::NotAuthenticated => self.login_by,
-            _ => Instant::now() + self.settings.imap.idle_timeout.get(),
+    /// Sends everything answered so far, then waits for input. Returns before there is any when the node calls.
+    async fn await_input(&mut self) -> Outcome<()> {
+        if !self.send_waiting().await? {
+            return Ok(());
         }
+        let idle_timeout = self.settings.imap.idle_timeout.get();
+        let deadline = match self.state.phase {
+            Phase::NotAuthenticated => self.login_by,
+            _ => *self.input_by.get_or_insert_with(|| Instant::now() + idle_timeout),
+        };
+        let may_leave = self.reader.is_between_commands();
+        match wait_for_input(&mut self.stream, deadline, &mut self.calls, may_leave).await {
+            Wake::Input => {
+                self.input_by = None;
+                Ok(())
+            }
+            Wake::Called => Ok(()),
+            Wake::Leaving => Err(Stop::Draining),
+            Wake::Lost(error) => Err(Stop::Lost(error)),
+        }
+    }
+
+    /// What must not begin now was put back: waits for another call.
+    async fn hold(&mut self) -> Outcome<()> {
+        if self.send_waiting().await? {
+            self.calls.changed().await;
+        }
+        Ok(())
+    }
+
+    /// An APPEND that cannot be put back waits where it is, and moves only behind its end.
+    async fn append_after_hold(&mut self, head: AppendHead) -> Outcome<()> {
+        while self.calls.now() == Call::Hold {
+            self.hold().await?;
+        }
+        let busy = self.calls.busy();
+        Box::pin(self.on_append(head, busy)).await
     }
 
     async fn on_command(&mut self, text: Vec<u8>) -> Outcome<()> {
@@ -155,6 +225,13 @@ impl<D: Desk> Dialogue<D> {
         };
         if let Err(refusal) = check(command.verb(), self.situation()) {
             return self.complete(&tag, refusal_status(refusal));
+        }
+        if matches!(command, Command::StartTls) {
+            self.busy = self.calls.begin();
+            if self.busy.is_none() {
+                self.reader.put_back(&[&text[..], b"\r\n"].concat(), self.stream.input_mut());
+                return self.hold().await;
+            }
         }
         let permit = permit(&command);
         // Boxed, so that a session that waits between commands holds no room for the largest of them.
@@ -267,7 +344,7 @@ impl<D: Desk> Dialogue<D> {
         };
         // RFC 3501 §6.2.1: what was said before counts no more; the stream drops what was sent ahead.
         let stream = self.stream.starttls(acceptor).await?;
-        Ok(Self { stream, ..self })
+        Ok(Self { stream, busy: None, ..self })
     }
 
     /// Says goodbye where there is somebody to hear it.
@@ -288,17 +365,41 @@ impl<D: Desk> Dialogue<D> {
         stop.reason()
     }
 
-    pub async fn flush(&mut self) -> Outcome<()> {
-        if !self.out.is_empty() {
-            let out = std::mem::take(&mut self.out);
-            self.stream.write_all(&out, self.settings.imap.write_timeout.get()).await?;
+    /// Sends what waits, whatever the node asks.
+    async fn flush(&mut self) -> Outcome<()> {
+        Ok(self.stream.send(&mut self.out, self.settings.imap.write_timeout.get()).await?)
+    }
+
+    /// Sends what waits; false when the node called before all of it was out.
+    pub async fn send_waiting(&mut self) -> Outcome<bool> {
+        let limit = self.settings.imap.write_timeout.get();
+        tokio::select! {
+            biased;
+            sent = self.stream.send(&mut self.out, limit) => Ok(sent.map(|()| true)?),
+            () = self.calls.changed() => Ok(false),
+        }
+    }
+
+    /// Sends as much as the client takes, or nothing when the node calls.
+    async fn send_some(&mut self) -> Outcome<()> {
+        let limit = self.settings.imap.write_timeout.get();
+        tokio::select! {
+            biased;
+            sent = self.stream.write_some(&self.out, limit) => drop(self.out.drain(..sent?)),
+            () = self.calls.changed() => {}
         }
         Ok(())
     }
 
-    /// Sends what is rendered when it fills the buffer that a slow client may hold.
+    /// Within a command: sends what is rendered when it fills the buffer that a slow client may hold. A session that is to
+    /// move keeps it instead, so that it comes to a safe point although its client does not read.
     pub async fn flush_if_full(&mut self) -> Outcome<()> {
-        if self.out.len() >= self.settings.imap.io_buffer.len() { self.flush().await } else { Ok(()) }
+        while self.out.len() >= self.settings.imap.io_buffer.len() {
+            if self.calls.now() == Call::Move && self.out.len() < UNSENT_MAX / 2 || self.send_waiting().await? {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     pub fn situation(&self) -> Situation {
@@ -332,10 +433,20 @@ impl<D: Desk> Dialogue<D> {
     }
 }
 
-/// A connection on its way to a session.
-pub struct Link {
-    pub transport: posthouse_net::Transport,
-    pub protocol: Protocol,
+/// The bounds of what a client may send.
+pub(super) fn frame_limits(settings: &Settings) -> FrameLimits {
+    let imap = &settings.imap;
+    FrameLimits {
+        line_max: imap.line_max.len(),
+        literal_max: imap.literal_max.get(),
+        literals_total_max: imap.literals_total_max.get(),
+        append_max: imap.append_max.get(),
+    }
+}
+
+/// Octets that may wait to be read.
+pub(super) fn input_max(limits: &FrameLimits) -> usize {
+    limits.line_max.saturating_add(READ_ROOM)
 }
 
 /// The one place that words a refusal of the table of states.

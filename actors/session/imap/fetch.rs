@@ -25,6 +25,7 @@ use super::dialogue::Dialogue;
 use super::rows::rows;
 use super::state::Activity;
 use crate::clock;
+use crate::session::Call;
 
 /// Messages whose rows are read at once.
 const ROWS_PAGE: usize = 200;
@@ -67,6 +68,17 @@ pub struct UnderWay {
 }
 
 impl Answering {
+    /// Puts the messages that are looked up and not begun back among those to do: the rest of it can stand in a state.
+    pub fn rest(mut self) -> Self {
+        for found in std::mem::take(&mut self.page).into_iter().rev() {
+            if found.newly_seen {
+                self.seen.insert(found.row.uid);
+            }
+            self.todo.push_front(found.row.uid);
+        }
+        self
+    }
+
     pub fn new(text: Vec<u8>, tag: Tag, fetch: Fetch, uids: Vec<Uid>) -> Self {
         Self {
             text,
@@ -110,7 +122,7 @@ impl<D: Desk> Dialogue<D> {
         let Activity::Answering(mut answering) = std::mem::take(&mut self.state.activity) else { return Ok(()) };
         let status = loop {
             match self.answer_step(&mut answering).await {
-                Ok(true) if self.out.len() < self.settings.imap.io_buffer.len() => {}
+                Ok(true) if self.out.len() < self.settings.imap.io_buffer.len() && self.calls.now() != Call::Move => {}
                 Ok(true) => {
                     self.state.activity = Activity::Answering(answering);
                     return Ok(());

@@ -29,10 +29,7 @@ impl<D: Desk> Dialogue<D> {
         self.tell_changes(Permit::All).await?;
         let status = match self.reader.next_frame(self.stream.input_mut()) {
             Frame::Line(line) if line.eq_ignore_ascii_case(b"DONE") => Status::ok("idle no more"),
-            Frame::NeedInput => {
-                self.flush().await?;
-                return self.wait_idling().await;
-            }
+            Frame::NeedInput => return if self.send_waiting().await? { self.wait_idling().await } else { Ok(()) },
             Frame::Broken(error) => return Err(Stop::Flooded(error)),
             _ => Status::bad("expected DONE"),
         };

@@ -1,6 +1,7 @@
 //! Sessions against a real store over loopback, without a node: every command, two clients at once, limits.
 
 mod harness;
+mod hops;
 
 use std::time::Duration;
 

@@ -150,6 +150,21 @@ impl FrameReader {
         }
     }
 
+    /// Puts back a command of one line, given just now as a frame, whose text ends with that line: it will be given again, here
+    /// or by the reader of another process. False, and nothing done, where a literal stands in it: the client would be asked
+    /// for that twice.
+    pub fn put_back(&mut self, text: &[u8], input: &mut BytesMut) -> bool {
+        let Some((b'\n', line)) = text.split_last() else { return false };
+        if memchr::memchr(b'\n', line).is_some() {
+            return false;
+        }
+        self.start_command();
+        self.searched = 0;
+        let rest = std::mem::replace(input, BytesMut::from(text));
+        input.unsplit(rest);
+        true
+    }
+
     /// `input` is only ever appended to by the caller, and only ever cut at its front here.
     pub fn next_frame(&mut self, input: &mut BytesMut) -> Frame {
         loop {

@@ -138,3 +138,22 @@ proptest! {
         frames(&input, step);
     }
 }
+
+#[test]
+fn a_command_that_is_put_back_comes_again() {
+    let (mut reader, mut input) =
+        (FrameReader::new(LIMITS), BytesMut::from(&b"a APPEND x {3}\r\nabc\r\nb NOOP\r\n"[..]));
+    for _ in 0..3 {
+        let Frame::Append(text, head) = reader.next_frame(&mut input) else { panic!("an APPEND") };
+        assert_eq!((head.size, &text[..]), (3, &b"a APPEND x {3}\r\n"[..]));
+        assert!(reader.put_back(&text, &mut input) && reader.is_between_commands());
+        // As well by a reader that knows nothing of it.
+        reader = FrameReader::new(LIMITS);
+    }
+    assert!(matches!(reader.next_frame(&mut input), Frame::Append(..)));
+    assert!(reader.accept_message());
+    assert_eq!(reader.next_frame(&mut input), Frame::MessageChunk(Bytes::from_static(b"abc")));
+    assert_eq!(reader.next_frame(&mut input), Frame::MessageEnd { clean: true });
+    assert_eq!(reader.next_frame(&mut input), Frame::Command(b"b NOOP".to_vec()));
+    assert!(!reader.put_back(b"a APPEND {1}\r\nx {3}\r\n", &mut input) && input.is_empty());
+}

@@ -40,6 +40,15 @@ pub struct Told {
     pub exists: Option<u32>,
 }
 
+/// A view as plain numbers: how it leaves its process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The first Uid and the number of messages of each run.
+    pub runs: Vec<(u32, u32)>,
+    pub arrived: Vec<u32>,
+    pub gone: Vec<u32>,
+}
+
 /// The view, with the changes that wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeqView {
@@ -56,6 +65,36 @@ impl SeqView {
         let mut view = Self::default();
         uids.into_iter().for_each(|uid| view.append(uid.get()));
         view
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            runs: self.runs.iter().map(|run| (run.uid, run.len)).collect(),
+            arrived: self.arrived.clone(),
+            gone: self.gone.clone(),
+        }
+    }
+
+    /// The view that a snapshot was taken of; `None` where no session could have had it.
+    pub fn restore(snapshot: Snapshot) -> Option<Self> {
+        let Snapshot { runs, arrived, gone } = snapshot;
+        let mut view = Self::default();
+        for (uid, len) in runs {
+            let above = view.last_uid().map_or(0, Uid::get);
+            let seq = view.exists().checked_add(1)?;
+            if uid <= above || len == 0 || uid.checked_add(len - 1).is_none() || seq.checked_add(len - 1).is_none() {
+                return None;
+            }
+            view.runs.push(Run { uid, seq, len });
+        }
+        let is_ascending = |uids: &[u32]| uids.iter().zip(uids.iter().skip(1)).all(|(one, next)| one < next);
+        let has_arrived = |uid: &u32| *uid > view.last_uid().map_or(0, Uid::get);
+        let is_counted = |uid: &u32| Uid::new(*uid).and_then(|uid| view.seq_of(uid)).is_some();
+        let is_sound = is_ascending(&arrived) && is_ascending(&gone);
+        if !is_sound || !arrived.iter().all(has_arrived) || !gone.iter().all(is_counted) {
+            return None;
+        }
+        Some(Self { arrived, gone, ..view })
     }
 
     /// Messages that the client counts.
@@ -260,6 +299,29 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_no_session_could_have_is_refused() {
+        let mut view = view(&[10, 11, 12, 20]);
+        view.remove(uid(11));
+        view.arrive(uid(21));
+        let sound = view.snapshot();
+        assert_eq!(SeqView::restore(sound.clone()), Some(view));
+        let wrong = |change: &dyn Fn(&mut Snapshot)| {
+            let mut snapshot = sound.clone();
+            change(&mut snapshot);
+            assert_eq!(SeqView::restore(snapshot.clone()), None, "{snapshot:?}");
+        };
+        wrong(&|snapshot| snapshot.runs[0] = (0, 3));
+        wrong(&|snapshot| snapshot.runs[0] = (10, 0));
+        wrong(&|snapshot| snapshot.runs[0] = (10, 11));
+        wrong(&|snapshot| snapshot.runs[1] = (u32::MAX, 2));
+        wrong(&|snapshot| snapshot.runs = vec![(1, u32::MAX), (1, 1)]);
+        wrong(&|snapshot| snapshot.arrived = vec![20]);
+        wrong(&|snapshot| snapshot.arrived = vec![22, 21]);
+        wrong(&|snapshot| snapshot.gone = vec![13]);
+        wrong(&|snapshot| snapshot.gone = vec![0]);
+    }
+
+    #[test]
     fn the_last_uid_of_all_is_no_trap() {
         let mut view = view(&[u32::MAX - 1, u32::MAX]);
         assert_eq!(view.exists(), 2);
@@ -295,6 +357,7 @@ mod tests {
                 }
                 prop_assert_eq!(&client, &uids(&view));
             }
+            prop_assert_eq!(SeqView::restore(view.snapshot()), Some(view.clone()));
             view.apply(Permit::All);
             let mut left: Vec<u32> = uids(&view);
             left.retain(|number| !store.contains(number));

@@ -4,15 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use posthouse_conf::Settings;
+use posthouse_filter::rate::Admission;
 use posthouse_mail::{AccountId, Address, Domain, DomainId, ModSeq, Secret, StoredMessage};
-use posthouse_net::Transport;
+use posthouse_net::{FrozenStream, TlsAcceptor, Transport, certificate};
 use posthouse_storage::account::{self, NewAccount};
 use posthouse_storage::mailbox::{self, Changed, Create, Delete, Rename};
 use posthouse_storage::message::{self, Append, Copied, Copy, Expunge, Expunged, FlagsSet, SetFlags};
 use posthouse_storage::{Store, Writer, domain, keys};
 use posthouse_wire::imap::response::status::{Code, Status};
 use posthouse_wire::sasl::Credentials;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use crate::clock;
 use crate::session::imap::answer::status_of;
 use crate::session::imap::desk::Desk;
 use crate::session::imap::{ImapServices, ImapSession};
-use crate::session::{Call, Protocol, Session as _, Switch};
+use crate::session::{Call, Parked, Protocol, Session as _, Switch};
 
 const ALICE: AccountId = AccountId::new(7);
 
@@ -129,6 +130,27 @@ impl Server {
         Self { address, switch, services: shared, _directory: directory }
     }
 
+    /// A client whose session will go from process to process.
+    pub async fn journey(&self, protocol: Protocol) -> Journey {
+        let files = certificate::ensure(&self._directory.path().join("tls"), &["localhost".to_owned()]);
+        let files = files.expect("certificates");
+        let mut settings = Settings::clone(&self.services.settings);
+        (settings.tls.certificate, settings.tls.private_key) = (files.certificate, files.private_key);
+        let tls = Some(TlsAcceptor::load(&settings.tls).expect("an acceptor"));
+        let switch = Switch::new();
+        let services = ImapServices { protocol, tls, calls: switch.calls(), ..self.services.clone() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let transport = Transport::plain(listener.accept().await.expect("a connection").0).expect("a transport");
+        let session = tokio::spawn(ImapSession::new(services.clone(), transport, None).run());
+        Journey {
+            client: Client { stream: BufReader::new(stream), count: 0 },
+            services,
+            switch,
+            session: Some(session),
+        }
+    }
+
     pub async fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).await.expect("a connection");
         Client { stream: BufReader::new(stream), count: 0 }
@@ -168,6 +190,49 @@ async fn make_account(store: &Store) {
     account::create(store, &writer, domain_fence, &new).await.expect("an account");
 }
 
+/// A client, and its session in one process after another.
+pub struct Journey {
+    pub client: Client,
+    services: ImapServices<TestDesk>,
+    pub switch: Switch,
+    session: Option<tokio::task::JoinHandle<Option<Parked>>>,
+}
+
+impl Journey {
+    /// Into the next process; false when the session was over already.
+    pub async fn hop(&mut self) -> bool {
+        self.switch.set(Call::Move);
+        let parked = self.parked().await;
+        parked.map(|parked| self.arrive(parked)).is_some()
+    }
+
+    /// The session, once it is parked; none when it is over.
+    pub async fn parked(&mut self) -> Option<Parked> {
+        let parked = tokio::time::timeout(std::time::Duration::from_secs(60), self.session.take()?);
+        parked.await.expect("the session parks").expect("no panic")
+    }
+
+    /// Goes on with the session in the next process.
+    pub fn arrive(&mut self, parked: Parked) {
+        self.switch = Switch::new();
+        self.services.calls = self.switch.calls();
+        let settings = &self.services.settings;
+        let admission = Admission::new(&settings.limits, &settings.submission);
+        let stream = FrozenStream::decode(&parked.stream.encode()).expect("a sound stream");
+        let parked = Parked { stream, ..parked };
+        let session = ImapSession::resume(self.services.clone(), parked, &admission).expect("a sound state");
+        self.session = Some(tokio::spawn(session.run()));
+    }
+
+    /// All that comes until the server closes.
+    pub async fn rest(mut self) -> String {
+        let mut heard = String::new();
+        self.client.stream.read_to_string(&mut heard).await.expect("an end");
+        assert!(self.parked().await.is_none());
+        heard
+    }
+}
+
 /// A client that numbers its commands.
 pub struct Client {
     stream: BufReader<TcpStream>,
@@ -177,6 +242,12 @@ pub struct Client {
 impl Client {
     pub async fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.expect("sent");
+    }
+
+    pub async fn octets(&mut self, count: usize) -> Vec<u8> {
+        let mut octets = vec![0; count];
+        self.stream.read_exact(&mut octets).await.expect("so many octets");
+        octets
     }
 
     /// The next line without its end; empty at the end of the stream.
