@@ -50,6 +50,15 @@ pub enum Error {
     /// No usable answer this time: a timeout, SERVFAIL, no network.
     #[error("DNS: {0}")]
     Dns(String),
+    /// A process of another user at a socket that is this user's.
+    #[error("the peer is a process of user {uid}")]
+    Stranger { uid: u32 },
+    #[error("{0}")]
+    Frame(&'static str),
+    #[error("a frame of {size} octets, at most {max} are taken")]
+    FrameTooLarge { size: usize, max: usize },
+    #[error("files that the peer sent were lost: this process may open no more")]
+    DescriptorsLost,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -64,6 +73,8 @@ impl Error {
             Self::Io(error) if is_disconnect(error) => Failure::PEER,
             Self::PortTaken { .. } | Self::Bind { .. } | Self::Certificate { .. } => Failure::OURS,
             Self::NotMovable | Self::Frozen(_) | Self::TicketKeys(_) => Failure::OURS,
+            Self::Stranger { .. } | Self::Frame(_) | Self::FrameTooLarge { .. } => Failure::PEER,
+            Self::DescriptorsLost => Failure::OURS,
             Self::Issue(_) | Self::NameServer(_) | Self::Io(_) => Failure::OURS,
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod certificate;
 pub mod connect;
+pub mod descriptors;
 pub mod error;
 pub mod frozen;
 pub mod line_stream;

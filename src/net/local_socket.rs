@@ -1,6 +1,6 @@
-//! The unix socket on which a running node takes commands; apart from listeners because its safety is file permissions.
+//! Unix sockets of a node, for commands and for its successor; apart from listeners because their safety is file permissions.
 //!
-//! The socket lies in the data folder with mode 0600. A data folder whose path is too long for a socket name (108 octets with
+//! A socket lies in the data folder with mode 0600. A data folder whose path is too long for a socket name (108 octets with
 //! the final NUL on Linux) falls back to a short path in the runtime folder, the same for node and command.
 
 use std::io;
@@ -20,14 +20,24 @@ const PATH_MAX: usize = 100;
 
 /// Where the socket of a data folder lies.
 pub fn path(data_dir: &Path) -> io::Result<PathBuf> {
+    place(data_dir, "admin.sock", "sock")
+}
+
+/// Where a node waits for the process that takes its sessions over.
+pub(crate) fn handoff_path(data_dir: &Path) -> io::Result<PathBuf> {
+    place(data_dir, "handoff.sock", "handoff.sock")
+}
+
+/// `near` is a name in the data folder, `far` what follows the folder's hash in the runtime folder.
+fn place(data_dir: &Path, near: &str, far: &str) -> io::Result<PathBuf> {
     let whole = std::path::absolute(data_dir)?;
-    let near = whole.join("admin.sock");
+    let near = whole.join(near);
     if near.as_os_str().len() <= PATH_MAX {
         return Ok(near);
     }
     let hash = digest::digest(&digest::SHA256, whole.as_os_str().as_encoded_bytes());
     let name: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(runtime_dir()?.join(format!("{name}.sock")))
+    Ok(runtime_dir()?.join(format!("{name}.{far}")))
 }
 
 /// A folder that only this user can enter: `$XDG_RUNTIME_DIR/posthouse`, or `/tmp/posthouse-UID` made so.
@@ -53,8 +63,12 @@ fn runtime_dir() -> io::Result<PathBuf> {
 
 /// Listens on the socket of a data folder. The caller holds the folder's lock, so a socket file that is there is stale.
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
-    let path = path(data_dir)?;
-    if let Err(error) = std::fs::remove_file(&path)
+    listen(&path(data_dir)?)
+}
+
+/// Listens on a path that nobody listens on, in place of a stale socket file.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(error);
@@ -64,7 +78,7 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let _ = std::fs::remove_file(&hidden);
     let listener = UnixListener::bind(&hidden)?;
     std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&hidden, &path)?;
+    std::fs::rename(&hidden, path)?;
     Ok(listener)
 }
 

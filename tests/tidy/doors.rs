@@ -19,6 +19,7 @@ const MANIFEST_DOORS: &[(&str, &[&str])] = &[
     ("rustls-platform-verifier", &["net"]),
     ("rcgen", &["net"]),
     ("socket2", &["net"]),
+    ("rustix", &["net"]),
     ("hickory-resolver", &["net"]),
     ("mail-auth", &["filter"]),
     ("governor", &["filter"]),
