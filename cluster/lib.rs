@@ -4,6 +4,7 @@
 //! which finds its shard's owner and activates it there. On one node the owner is always this node; the cluster's gateway
 //! will stand behind the same calls.
 
+pub mod handoff;
 pub mod placement;
 pub mod router;
 mod supervisor;
