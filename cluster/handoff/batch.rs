@@ -12,12 +12,13 @@ use zeroize::Zeroizing;
 use super::Parcel;
 use super::message::parse;
 
-/// Octets of a session's state, with the name of its kind.
-pub const STATE_MAX: usize = 8 * 1024 * 1024;
+/// Octets of a session's state, with the name of its kind. Most have a few hundred; one with a long answer that its client does
+/// not read has more.
+pub const STATE_MAX: usize = 16 * 1024 * 1024;
 /// Sessions in a batch: their sockets go in one frame.
 const PARCELS_MAX: usize = DESCRIPTORS_MAX;
-/// Octets of a batch's parcels. At least one of the largest goes into it.
-const OCTETS_MAX: usize = 2 * STATE_MAX;
+/// Octets of a batch's parcels: one of the largest, or many.
+const OCTETS_MAX: usize = STATE_MAX + PARCEL_HEAD_MAX;
 /// What the head says of a parcel beside the name of its kind.
 const PARCEL_HEAD_MAX: usize = 32;
 /// The length of the head, and the number of the batch.

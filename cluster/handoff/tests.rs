@@ -4,13 +4,16 @@ mod deaths;
 mod octets;
 mod stalls;
 
-use std::io::{Read as _, Write as _};
+use std::io::{IoSlice, Read as _, Write as _};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use posthouse_net::Error as NetError;
-use posthouse_net::descriptors::{Channel, Invitation, own_uid};
+use posthouse_net::descriptors::{Channel, DESCRIPTORS_MAX, Frame, Invitation, own_uid};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::time::Instant;
 
@@ -119,6 +122,24 @@ async fn link_and_taker() -> (Link, Taker) {
         Taker::connect(&place.path, Hello::of("new"), LIMITS),
     );
     (link, taker.expect("a taker"))
+}
+
+/// A message as its octets, for a giver that goes on or dies where no giver would.
+fn octets_of(message: &Outgoing<'_>) -> Vec<u8> {
+    assert!(message.descriptors.is_empty());
+    let length = u32::try_from(message.body.len()).expect("short").to_be_bytes();
+    [&[message.tag, 0], length.as_slice(), &message.body].concat()
+}
+
+/// Reads a message of that tag from a bare socket.
+fn read_message(stream: &mut impl std::io::Read, tag: u8) {
+    let mut head = [0; 6];
+    stream.read_exact(&mut head).expect("a head");
+    assert_eq!(head[0], tag);
+    let mut body = vec![0; usize::from(head[5])];
+    stream.read_exact(&mut body).expect("a body");
+    let frame = Frame { tag, body: body.into(), descriptors: Vec::new() };
+    assert!(Message::decode(frame).is_ok());
 }
 
 /// Takes every batch but for sessions of the numbers in `refused`, and uses what it took.
@@ -310,6 +331,34 @@ async fn what_does_not_belong_here_ends_the_hand_over() {
     let message = Outgoing { descriptors: vec![parcels[0].socket.as_fd()], ..Outgoing::finished() };
     link.tell("test", &message, LIMITS.answer).await.expect("told");
     assert!(matches!(giver.done().await, Err(HandoffError::Broken { .. })), "a file that has no place there");
+}
+
+#[tokio::test]
+async fn a_batch_whose_files_find_no_room_is_refused_with_the_reason_and_the_next_one_comes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("giver");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let giving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the taker");
+        stream.write_all(&octets_of(&Outgoing::welcome(1, "old"))).expect("written");
+        // More files than a frame may have look to the receiver like files that it has no room for: the kernel cuts the list.
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        let files = vec![file.as_fd(); DESCRIPTORS_MAX + 40];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX + 40))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+        let head = [b'S', 200, 0, 0, 0, 0];
+        sendmsg(&stream, &[IoSlice::new(&head)], &mut control, SendFlags::empty()).expect("sent");
+        read_message(&mut stream, b'H');
+        read_message(&mut stream, b'X');
+        stream.write_all(&octets_of(&Outgoing::done())).expect("written");
+        read_message(&mut stream, b'E');
+    });
+    let mut taker = Taker::connect(&path, Hello::of("new"), LIMITS).await.expect("a taker");
+    let error = taker.next_batch().await.expect_err("no room");
+    assert!(error.to_string().contains("may open no more"), "{error}");
+    assert!(taker.next_batch().await.expect("the end").is_none());
+    giving.join().expect("no panic");
 }
 
 #[tokio::test]

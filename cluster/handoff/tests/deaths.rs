@@ -1,10 +1,5 @@
 //! Either end dies at each point: a session goes on in exactly one process, or it is closed and counted as lost.
 
-use std::io::Write as _;
-use std::os::unix::net::UnixListener;
-
-use posthouse_net::descriptors::Frame;
-
 use super::super::giver::Interrupted;
 use super::*;
 
@@ -148,23 +143,16 @@ async fn the_commit_of_another_batch_starts_nothing() {
     assert!(matches!(error, HandoffError::Broken { .. }), "{error}");
 }
 
-/// A message as its octets, for a giver that dies in the middle of one.
-fn octets(message: &Outgoing<'_>) -> Vec<u8> {
-    assert!(message.descriptors.is_empty());
-    let length = u32::try_from(message.body.len()).expect("short").to_be_bytes();
-    [&[message.tag, 0], length.as_slice(), &message.body].concat()
-}
-
 #[tokio::test]
 async fn a_commit_cut_at_any_octet_starts_nothing() {
-    let commit = octets(&Outgoing::commit(1));
-    assert_eq!(octets(&Outgoing::sessions(1, &[]))[..2], [b'S', 0]);
+    let commit = octets_of(&Outgoing::commit(1));
+    assert_eq!(octets_of(&Outgoing::sessions(1, &[]))[..2], [b'S', 0]);
     let whole = commit.len();
     for cut in 0..=whole {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("giver");
         let listener = UnixListener::bind(&path).expect("a socket");
-        let said = [octets(&Outgoing::welcome(1, "old")), octets(&Outgoing::sessions(1, &[]))].concat();
+        let said = [octets_of(&Outgoing::welcome(1, "old")), octets_of(&Outgoing::sessions(1, &[]))].concat();
         let commit = commit[..cut].to_vec();
         let dying = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("the taker");
@@ -180,14 +168,4 @@ async fn a_commit_cut_at_any_octet_starts_nothing() {
         dying.join().expect("no panic");
         assert_eq!(committed.is_ok(), cut == whole, "cut at {cut}");
     }
-}
-
-fn read_message(stream: &mut impl std::io::Read, tag: u8) {
-    let mut head = [0; 6];
-    stream.read_exact(&mut head).expect("a head");
-    assert_eq!(head[0], tag);
-    let mut body = vec![0; usize::from(head[5])];
-    stream.read_exact(&mut body).expect("a body");
-    let frame = Frame { tag, body: body.into(), descriptors: Vec::new() };
-    assert!(Message::decode(frame).is_ok());
 }

@@ -87,7 +87,7 @@ async fn a_batch_that_nobody_reads_is_back() {
     let (mut giver, _link) = giver_and_link().await;
     let (mut parcels, _clients) = sessions(2);
     for parcel in &mut parcels {
-        parcel.state = Zeroizing::new(vec![7; STATE_MAX - 100]);
+        parcel.state = Zeroizing::new(vec![7; 1_000_000]);
     }
     let interrupted = giver.sessions(parcels).await.expect_err("nobody reads");
     let is_write_timeout = matches!(interrupted.error, HandoffError::Link { source: NetError::WriteTimeout, .. });
