@@ -30,6 +30,7 @@ pub mod spool;
 pub mod store;
 pub mod sweep;
 mod thread;
+pub mod ticket_keys;
 pub mod transaction;
 pub mod transit;
 mod writer;

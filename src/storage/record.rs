@@ -12,7 +12,7 @@ pub mod message;
 pub mod transport;
 
 pub use account::{AccountRow, AddressRow, CredentialRow, DkimKeyRow, DomainRow, LockRow, PendingCopy, RoleMailbox};
-pub use cluster::{GateRow, NodeRow};
+pub use cluster::{GateRow, NodeRow, TicketKeyRow, TicketKeysRow};
 pub use mailbox::{ChangeRow, MailboxChange, MailboxRow, UidRange};
 pub use message::{DoneRow, EmailMailbox, EmailRow, MembershipRow};
 pub use transport::{

@@ -42,6 +42,7 @@ const WITHOUT_FENCE: &[(&str, &str, &str)] = &[
     ("repair/cluster", "mend", "the fences themselves, which it makes the owner's again"),
     ("owner", "mend", "the fences themselves, beside which nobody else writes"),
     ("repair/pen", "write", "takes the fence of every shard that its edits touch"),
+    ("ticket_keys", "current", "replaced as a whole by whoever finds it too old"),
     ("secret", "get_or_create", "written once, by whoever is first"),
 ];
 

@@ -33,3 +33,29 @@ pub struct NodeRow {
 }
 
 impl Record for NodeRow {}
+
+/// The keys of TLS session tickets.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TicketKeysRow {
+    /// The newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub keys: Vec<TicketKeyRow>,
+}
+
+impl Record for TicketKeysRow {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub struct TicketKeyRow {
+    #[prost(uint64, tag = "1")]
+    pub made_at: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub octets: Vec<u8>,
+}
+
+/// Keys are never shown.
+impl std::fmt::Debug for TicketKeyRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TicketKeyRow(made at {})", self.made_at)
+    }
+}

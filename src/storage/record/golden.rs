@@ -45,6 +45,7 @@ fn samples() -> Vec<Sample> {
             started_at: 1_700_000_000_000,
             heartbeat: 9,
         }),
+        sample(&TicketKeysRow { keys: vec![TicketKeyRow { made_at: 1_700_000_000_000, octets: vec![7; 48] }] }),
     ]);
     all
 }
