@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use posthouse_obs::emit;
@@ -33,6 +34,23 @@ impl Listener {
         let socket = bound.map_err(|source| refused(address, source))?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
+    }
+
+    /// Goes on with a socket that listens already, of another process. Needs a Tokio runtime.
+    pub fn inherit(socket: OwnedFd) -> Result<Self, Error> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        // The program that bound it may have been another version.
+        socket.set_tcp_nodelay(true)?;
+        let socket = std::net::TcpListener::from(socket);
+        let socket = TcpListener::from_std(socket)?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// The same socket under another descriptor: its queue of connections outlives this listener.
+    pub fn duplicate(&self) -> Result<OwnedFd, Error> {
+        Ok(self.socket.as_fd().try_clone_to_owned()?)
     }
 
     /// The address in use; with port 0 asked for, the one that the kernel chose.
@@ -127,5 +145,16 @@ mod tests {
         assert_eq!((transport.peer_addr(), transport.local_addr()), (client, listener.local_addr()));
         let (stream, ..) = transport.into_plain().expect("no TLS yet");
         assert!(stream.nodelay().expect("an option"), "it inherits the listener's option");
+    }
+
+    #[tokio::test]
+    async fn a_connection_made_while_nobody_accepts_reaches_the_heir() {
+        let first = Listener::bind("127.0.0.1:0".parse().expect("an address"), 16).expect("a free port");
+        let (address, socket) = (first.local_addr(), first.duplicate().expect("a descriptor"));
+        drop(first);
+        let client = tokio::net::TcpStream::connect(address).await.expect("the kernel takes it");
+        let heir = Listener::inherit(socket).expect("a listener");
+        assert_eq!(heir.local_addr(), address);
+        assert_eq!(heir.accept().await.peer_addr(), client.local_addr().expect("an address"));
     }
 }

@@ -295,7 +295,7 @@ async fn a_frame_that_a_power_cut_took_comes_back_from_the_journal() {
     std::fs::write(&segment, []).expect("written");
     // At once, wherever it is by then; then from its file, which the checkpoint at the close has synced.
     for round in 0..2 {
-        let store = open(dir.path(), &rig.settings, Kind::Segments, None).await;
+        let (store, _) = open(dir.path(), &rig.settings, Kind::Segments, None).await;
         assert_eq!(store.body_read(&body, 0..5000).await.expect("the body"), noise(7, 5000), "start {round}");
         store.close().await.expect("closed");
         assert!(std::fs::metadata(&segment).expect("a file").len() > 5000);

@@ -51,7 +51,8 @@ impl Cipher {
         Ok(Self { key, iv: Iv::new(iv), form })
     }
 
-    /// Appends one record with `payload` to `out`. The caller never gives the same `seq` twice.
+    /// Appends one record with `payload` to `out`; on an error what was appended is not sealed, and is the caller's to take
+    /// back. The caller never gives the same `seq` twice.
     pub(super) fn seal(&self, seq: u64, kind: ContentType, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
         let nonce = TlsNonce::new(&self.iv, seq).0;
         let kind_byte = u8::from(kind);

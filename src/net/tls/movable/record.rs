@@ -398,7 +398,13 @@ impl Records {
         let seq = self.tx.keys.seq;
         // Counted before the record is made: whatever happens, no number is used twice.
         self.tx.keys.seq = seq.checked_add(1).ok_or(Refused)?;
-        self.tx.cipher.seal(seq, kind, payload, &mut self.output)
+        let before = self.output.len();
+        let sealed = self.tx.cipher.seal(seq, kind, payload, &mut self.output);
+        if sealed.is_err() {
+            // What could not be sealed must not go out bare.
+            self.output.truncate(before);
+        }
+        sealed
     }
 
     /// As if `bytes` had come from the socket; the fuzz targets and tests have none.
