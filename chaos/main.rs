@@ -43,6 +43,8 @@ enum Command {
     StoreBench(bench::store::Args),
     /// Kill the whole server under mail, again and again, and read everything back
     SmtpKill(scenario::smtp_kill::Args),
+    /// Upgrade a server again and again under mail and many sessions, and see that no client notices
+    Upgrade(scenario::upgrade::Args),
     /// Change rows and bodies at random and see that check --store finds each change
     CheckMutate(scenario::check_mutate::Args),
     /// Mail of real sizes into the store, beside the device and Maildir files: rates, octets written, memory, restart, scan
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::DiskFull(arguments) => scenario::disk_full::run(&arguments),
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
+        Command::Upgrade(arguments) => block_on(scenario::upgrade::run(&arguments)),
         Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),
         Command::MailBench(arguments) => bench::mail::run(&arguments),
         Command::MailFill(arguments) => block_on(bench::mail::fill(&arguments)),

@@ -10,3 +10,4 @@ pub mod smtp_kill;
 pub mod smtp_load;
 pub mod store_kill;
 pub mod store_load;
+pub mod upgrade;

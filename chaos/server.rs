@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
 
 /// How long a start may take until `ready`, recovery included.
 pub const START_MAX: Duration = Duration::from_secs(60);
@@ -52,6 +53,14 @@ impl Plan {
         let output = Command::new(&self.program).args(arguments).arg("--data").arg(&self.data).output()?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status, String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// As `run`, for a command that must succeed; what it says to programs.
+    pub fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let mut command = Command::new(&self.program);
+        let output = command.args(arguments).arg("--json").arg("--data").arg(&self.data).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 }
 

@@ -67,7 +67,13 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
         ],
     };
     let (stop, stopped) = watch::channel(false);
-    let load = Load { plan: plan.clone(), ledger: Mutex::default(), surprises: Mutex::default(), stop: stopped };
+    let load = Load {
+        plan: plan.clone(),
+        ledger: Mutex::default(),
+        may_break: true,
+        surprises: Mutex::default(),
+        stop: stopped,
+    };
     let load = Arc::new(load);
     let mut server = plan.start()?;
     tokio::task::block_in_place(|| server.wait_ready())?;
@@ -95,8 +101,7 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The program that was built with this one.
-fn start_sessions(load: &Arc<Load>, seed: u64) -> Vec<tokio::task::JoinHandle<()>> {
+pub(super) fn start_sessions(load: &Arc<Load>, seed: u64) -> Vec<tokio::task::JoinHandle<()>> {
     let ways = SESSIONS.iter().flat_map(|(way, count)| (0..*count).map(move |_| *way));
     ways.zip(0..).map(|(way, session)| tokio::spawn(smtp_load::run(load.clone(), way, session, seed))).collect()
 }
@@ -124,12 +129,12 @@ async fn kill_often(load: &Load, mut server: Server, (seed, rounds): (u64, u32))
     Ok(server)
 }
 
-struct Settled {
-    sent_twice: usize,
+pub(super) struct Settled {
+    pub sent_twice: usize,
 }
 
 /// Waits until everything accepted has arrived, and judges.
-async fn settle(load: &Load, sink: &Sink) -> anyhow::Result<Settled> {
+pub(super) async fn settle(load: &Load, sink: &Sink) -> anyhow::Result<Settled> {
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
         let mut found = read_accounts(load).await?;

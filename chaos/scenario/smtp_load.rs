@@ -30,7 +30,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Load {
     pub plan: Plan,
     pub ledger: Mutex<Ledger>,
-    /// Answers that no kill explains.
+    /// Whether the server is killed under it: then a connection may end at any line.
+    pub may_break: bool,
+    /// What went wrong without such an excuse.
     pub surprises: Mutex<Vec<String>>,
     pub stop: watch::Receiver<bool>,
 }
@@ -67,7 +69,7 @@ pub async fn run(load: Arc<Load>, way: Way, session: u32, seed: u64) {
     let mut number = 0;
     while !load.is_over() {
         if let Err(error) = converse(&load, way, (session, &mut number), &mut random).await {
-            if error.to_string().contains("was answered 5") {
+            if !load.may_break || error.to_string().contains("was answered 5") {
                 load.surprises.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{error:#}"));
             }
             tokio::time::sleep(PAUSE).await;

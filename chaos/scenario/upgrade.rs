@@ -1,0 +1,230 @@
+//! Upgrades under load: many TLS sessions in the middle of things, mail in and out, and one program after another.
+//!
+//! What must hold: no session ends or hears what its own past does not explain, no new connection is refused, and every
+//! message that was acknowledged is there exactly once.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::sync::watch;
+
+use super::smtp_kill::{settle, start_sessions};
+use super::smtp_load::Load;
+use crate::client::Smtp;
+use crate::server::{Plan, free_port_offset, program};
+use crate::sink::Sink;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Sessions that live through all upgrades.
+    #[arg(long, default_value_t = 1000)]
+    sessions: u32,
+    /// How many of them are `openssl s_client`; the others are Python's.
+    #[arg(long, default_value_t = 95)]
+    openssl: u32,
+    /// Upgrades.
+    #[arg(long, default_value_t = 100)]
+    upgrades: u32,
+    /// Few sessions and upgrades, for CI.
+    #[arg(long)]
+    short: bool,
+    /// Repeats the moments of the upgrades and the load's draws; drawn and printed when absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The built program; the one beside this one by default.
+    #[arg(long)]
+    posthouse: Option<PathBuf>,
+    /// Another build of it, which takes turns with the first.
+    #[arg(long)]
+    other: Option<PathBuf>,
+}
+
+const SMTP: u16 = 2525;
+/// Accounts with a maildrop that one session each keeps open.
+const MAILDROPS: u32 = 40;
+/// How long the sessions may take to stand, and to say at the end what they saw.
+const CLIENTS_MAX: Duration = Duration::from_secs(300);
+/// The clients themselves.
+const CLIENTS: &str = include_str!("upgrade_clients.py");
+
+pub async fn run(arguments: &Args) -> anyhow::Result<()> {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let (sessions, openssl, upgrades) =
+        if arguments.short { (200, 10, 5) } else { (arguments.sessions, arguments.openssl, arguments.upgrades) };
+    println!("upgrade: seed {seed}, {sessions} sessions, {upgrades} upgrades");
+    let folder = tempfile::Builder::new().prefix("posthouse-upgrade").tempdir()?;
+    let (sink, sink_address) = Sink::start().await?;
+    let first = program(arguments.posthouse.as_ref())?;
+    let programs = [first.clone(), arguments.other.clone().unwrap_or(first)];
+    let plan = Plan {
+        program: programs[0].clone(),
+        data: folder.path().join("data"),
+        port_offset: free_port_offset()?,
+        environment: vec![
+            ("POSTHOUSE_QUEUE__SMARTHOST".to_owned(), sink_address.to_string()),
+            ("POSTHOUSE_QUEUE__SCHEDULE".to_owned(), "1s".to_owned()),
+        ],
+    };
+    let mut server = plan.start()?;
+    tokio::task::block_in_place(|| server.wait_ready())?;
+    let maildrops = MAILDROPS.min(sessions / 5);
+    make_maildrops(&plan, maildrops).await?;
+    let mut clients = Clients::start(folder.path(), &plan, (sessions, openssl, maildrops)).await?;
+    let (stop, stopped) = watch::channel(false);
+    let load = Arc::new(Load {
+        plan: plan.clone(),
+        ledger: Mutex::default(),
+        may_break: false,
+        surprises: Mutex::default(),
+        stop: stopped,
+    });
+    let senders = start_sessions(&load, seed);
+    let tally = upgrade_often(&plan, &programs, (upgrades, seed)).await.with_context(|| format!("seed {seed}"));
+    let report = clients.report().await;
+    stop.send_replace(true);
+    for sender in senders {
+        sender.await?;
+    }
+    let (tally, report) = (tally?, report?);
+    println!("clients: {report}");
+    println!("{}", tally.line());
+    let settled = settle(&load, &sink).await.with_context(|| format!("seed {seed}"))?;
+    let (status, said) = plan.run(&["stop"])?;
+    ensure!(status.success(), "posthouse stop failed: {said}");
+    wait_until_free(&plan).await?;
+    let (status, said) = plan.run(&["check", "--store"])?;
+    ensure!(status.success(), "posthouse check --store failed, seed {seed}:\n{said}");
+    let surprises = load.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+    ensure!(surprises.is_empty(), "senders noticed: {:?}, seed {seed}", surprises.iter().take(5).collect::<Vec<_>>());
+    ensure!(report["broken_count"] == 0, "sessions broke, seed {seed}");
+    ensure!(report["refused_count"] == 0, "connections were refused, seed {seed}");
+    ensure!(tally.farewelled == 0, "{} sessions were cut off, seed {seed}", tally.farewelled);
+    let counts = load.ledger.lock().unwrap_or_else(PoisonError::into_inner).counts();
+    println!(
+        "upgrade: {upgrades} upgrades, {sessions} sessions; dropped 0, refused 0; {} messages tried, {} acknowledged; lost 0, doubled 0, \
+         sent twice to the remote host {}; the store is whole; seed {seed}",
+        counts.tried, counts.acknowledged, settled.sent_twice
+    );
+    Ok(())
+}
+
+/// What the upgrades said of themselves.
+#[derive(Default)]
+struct Tally {
+    moved: Vec<u64>,
+    farewelled: u64,
+    frozen: Vec<u64>,
+    whole: Vec<u64>,
+}
+
+impl Tally {
+    fn line(&self) -> String {
+        let middle = |values: &[u64]| {
+            let mut sorted = values.to_vec();
+            sorted.sort_unstable();
+            (sorted.get(sorted.len() / 2).copied().unwrap_or(0), sorted.last().copied().unwrap_or(0))
+        };
+        let (moved, frozen, whole) = (middle(&self.moved), middle(&self.frozen), middle(&self.whole));
+        format!(
+            "moved {} sessions in the median; they stood still for {} ms in the median, {} ms at worst; an upgrade took {} ms in the \
+             median, {} ms at worst",
+            moved.0, frozen.0, frozen.1, whole.0, whole.1
+        )
+    }
+}
+
+async fn upgrade_often(plan: &Plan, programs: &[PathBuf; 2], (upgrades, seed): (u32, u64)) -> anyhow::Result<Tally> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut tally = Tally::default();
+    for (number, program) in (1..=upgrades).zip(programs.iter().rev().cycle()) {
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..1500))).await;
+        let to = program.to_string_lossy().into_owned();
+        let said = tokio::task::block_in_place(|| plan.json(&["upgrade", "--binary", &to]));
+        let said = said.with_context(|| format!("upgrade {number}"))?;
+        let number_of = |name: &str| said[name].as_u64().with_context(|| format!("no {name} in {said}"));
+        tally.moved.push(number_of("moved")?);
+        tally.farewelled += number_of("farewelled")?;
+        tally.frozen.push(number_of("frozen_milliseconds")?);
+        tally.whole.push(number_of("milliseconds")?);
+        if number % 10 == 0 {
+            println!("upgrade {number}: {}", tally.line());
+        }
+    }
+    Ok(tally)
+}
+
+async fn make_maildrops(plan: &Plan, count: u32) -> anyhow::Result<()> {
+    for number in 0..count {
+        let address = format!("pop{number}@demo.test");
+        let mut command = tokio::process::Command::new(&plan.program);
+        command.args(["account", "create", &address, "--password-stdin", "--data"]).arg(&plan.data);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        child.stdin.take().context("a pipe")?.write_all(b"demo\n").await?;
+        ensure!(child.wait().await?.success(), "{address} was not made");
+        let message = format!("From: <load@outside.test>\r\nTo: <{address}>\r\nSubject: a maildrop\r\n\r\nText.\r\n");
+        let mut smtp = Smtp::connect(plan.address(SMTP), None).await?;
+        for _ in 0..2 {
+            ensure!(smtp.send("load@outside.test", &[&address], message.as_bytes()).await?, "{address} got no mail");
+        }
+    }
+    Ok(())
+}
+
+/// The clients' process.
+struct Clients {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Clients {
+    async fn start(
+        folder: &Path,
+        plan: &Plan,
+        (sessions, openssl, maildrops): (u32, u32, u32),
+    ) -> anyhow::Result<Self> {
+        let script = folder.join("clients.py");
+        std::fs::write(&script, CLIENTS)?;
+        let mut command = tokio::process::Command::new("python3");
+        command.arg(&script).arg("--ca").arg(plan.data.join("ca.pem")).kill_on_drop(true);
+        command.args(["--offset", &plan.port_offset.to_string(), "--sessions", &sessions.to_string()]);
+        command.args(["--openssl", &openssl.to_string(), "--maildrops", &maildrops.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("python3")?;
+        let input = child.stdin.take().context("a pipe")?;
+        let output = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+        let mut clients = Self { child, input, output };
+        ensure!(clients.line().await? == "ready", "the clients did not get ready");
+        Ok(clients)
+    }
+
+    /// Ends the sessions; what they saw.
+    async fn report(&mut self) -> anyhow::Result<Value> {
+        self.input.write_all(b"stop\n").await?;
+        let line = self.line().await?;
+        self.child.wait().await?;
+        serde_json::from_str(&line).context(line)
+    }
+
+    async fn line(&mut self) -> anyhow::Result<String> {
+        let line = tokio::time::timeout(CLIENTS_MAX, self.output.next_line()).await;
+        line.context("the clients say nothing")??.context("the clients ended")
+    }
+}
+
+/// Until the store belongs to nobody: the process that serves last is no child of ours.
+async fn wait_until_free(plan: &Plan) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs(60);
+    while plan.run(&["status"])?.0.success() {
+        ensure!(Instant::now() < until, "the server does not stop");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
