@@ -10,6 +10,7 @@ mod check;
 mod domain;
 mod queue;
 mod request;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl Admin {
                 services.request_stop();
                 Ok(json!({ "stopping": true }))
             }
+            AdminRequest::Upgrade { program } => upgrade::run(services, program, progress).await,
             AdminRequest::RepairStore => check::repair(services, progress).await,
             AdminRequest::CheckStore { bodies } => check::store(services, bodies, progress).await,
             AdminRequest::KeyRotate => {

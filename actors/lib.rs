@@ -34,3 +34,4 @@ pub mod session;
 pub mod spool;
 pub mod supervise;
 pub mod sweeper;
+pub mod tickets;

@@ -1,7 +1,7 @@
 //! One bound address: takes connections, admits or refuses them before a byte is read, starts a session for each.
 //!
 //! Owns: the accept loop of one socket; the socket itself is shared with whoever starts it again.
-//! Receives: Start, AcceptEnded; the ends of its sessions as supervision events.   Sends: sessions their connection.
+//! Receives: Start, AcceptEnded; the ends of its sessions as supervision events; sessions of another process, by a channel.   Sends: sessions their connection.
 //! Bounds: limits.* through `Admission`; the kernel's queue holds limits.accept_backlog.
 //! On failure: a session that dies is counted and takes no other with it; an accept loop that dies is started again with
 //! the back-off of supervise.*, and the sessions stay.
@@ -19,6 +19,8 @@ use posthouse_obs::emit;
 use posthouse_obs::event::net::ConnectionRefused;
 use posthouse_obs::event::session::SessionFailed;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 
 use crate::session::{Calls, Parked, Protocol, ResumeError, Resumed};
@@ -58,6 +60,8 @@ pub struct ListenerArguments {
     pub socket: Arc<Listener>,
     pub admission: Arc<Admission>,
     pub factory: Arc<dyn SessionFactory>,
+    /// Sessions of another process, to go on here.
+    pub arrivals: Arc<Mutex<UnboundedReceiver<Resumed>>>,
     pub calls: Calls,
     pub supervise: Supervise,
 }
@@ -184,13 +188,21 @@ fn start_accepting(myself: &ActorRef<ListenerMsg>, arguments: ListenerArguments)
 
 async fn accept_until_the_end(arguments: ListenerArguments, supervisor: ActorCell) {
     let mut calls = arguments.calls.clone();
+    let _door = calls.door();
+    let mut arrivals = arguments.arrivals.lock().await;
     loop {
-        let transport = tokio::select! {
+        tokio::select! {
             biased;
             () = calls.ended() => return,
-            transport = arguments.socket.accept() => transport,
-        };
-        admit(&arguments, transport, &supervisor).await;
+            Some(session) = arrivals.recv() => go_on(&arguments, session, &supervisor).await,
+            transport = arguments.socket.accept() => admit(&arguments, transport, &supervisor).await,
+        }
+    }
+}
+
+async fn go_on(arguments: &ListenerArguments, session: Resumed, supervisor: &ActorCell) {
+    if let Err(error) = session.start(supervisor.clone()).await {
+        emit(SessionFailed { protocol: arguments.factory.protocol().as_str(), reason: error.to_string() });
     }
 }
 
@@ -318,6 +330,7 @@ mod tests {
             socket: Arc::new(socket),
             admission: admission.clone(),
             factory: Arc::new(Greeters { calls: switch.calls(), dies }),
+            arrivals: Arc::new(Mutex::new(tokio::sync::mpsc::unbounded_channel().1)),
             calls: switch.calls(),
             supervise: Supervise::default(),
         };

@@ -5,10 +5,17 @@
 //! On failure: a listener, the admin socket or a sweeper that dies is started again; a supervisor of entities that dies is
 //! a fault that no restart inside mends, so the node ends and whoever runs it starts it anew.   Standards: none.
 
+mod arrivals;
+mod doors;
+mod handover;
 mod opening;
+mod orders;
+mod parcel;
 mod root;
 mod services;
 mod store_link;
+mod successor;
+mod takeover;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +34,12 @@ use crate::admin::Admin;
 use crate::clock;
 use crate::session::Call;
 
+pub use handover::{HandoverFailure, Remains, UpgradeView};
+pub use orders::{Order, UpgradeOrder};
 pub(crate) use root::RootMsg;
 pub use services::Services;
+pub use successor::{Successor, TAKE_OVER, own_program};
+pub use takeover::take_over;
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -68,8 +79,22 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the store and starts every actor but the listeners: commands work, nobody can connect.
+    /// Opens the store and starts every actor but the listeners: commands work, nobody can connect. On one node that is
+    /// not there to be taken back, the store's format goes as far as this program writes.
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
+        let node = Self::start_unproved(settings).await?;
+        match node.open_gate().await {
+            Ok(()) => Ok(node),
+            Err(source) => {
+                let dir = store_dir(&node.services.settings).display().to_string();
+                node.stop().await;
+                Err(StartError::Store { dir, source })
+            }
+        }
+    }
+
+    /// As `start`, but writes no newer format than was there: the program before may have to take the store back.
+    pub(crate) async fn start_unproved(settings: Arc<Settings>) -> Result<Self, StartError> {
         posthouse_net::tls::install_provider();
         let store = store_link::open(&settings).await?;
         let membership = match enter(&settings, &store).await {
@@ -92,6 +117,11 @@ impl Node {
             }
         };
         Ok(Self { services, membership, root, root_ended: Mutex::new(Some(root_ended)) })
+    }
+
+    /// This program stays: the store's format goes as far as it writes.
+    pub(crate) async fn open_gate(&self) -> Result<(), posthouse_storage::Error> {
+        self.membership.open_alone().await.map(drop)
     }
 
     /// Runs administrators' commands on this node.
@@ -119,6 +149,11 @@ impl Node {
         self.services.stop_requested.notified().await;
     }
 
+    /// The next order that concerns the process as a whole.
+    pub async fn ordered(&self) -> Order {
+        self.services.orders.next().await
+    }
+
     /// Whether a fault asked for the end.
     pub fn failed(&self) -> bool {
         self.services.failed.load(Ordering::Acquire)
@@ -130,9 +165,15 @@ impl Node {
         services.ready.store(false, Ordering::Release);
         services.switch.set(Call::Leave);
         let deadline = Instant::now() + services.settings.node.drain_limit.get();
-        while services.admission.connections_open() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        // Who is not done by then is cut off.
+        let _ = tokio::time::timeout_at(deadline, services.vacated()).await;
+        self.close(deadline).await;
+    }
+
+    /// Ends every actor and closes the store. Deliveries under way have until `deadline`.
+    async fn close(&self, deadline: Instant) {
+        let services = &self.services;
+        services.ready.store(false, Ordering::Release);
         if let Ok(queues) = services.queues() {
             queues.settle(deadline).await;
             posthouse_net::local_socket::unbind(&services.settings.node.data_dir);
@@ -160,7 +201,7 @@ fn end_when_lost(store: &Store, (failed, stop_requested): (Arc<AtomicBool>, Arc<
     });
 }
 
-/// Registers this run at the version gate. One process owns the store, so that the gate opens to all that it writes.
+/// Registers this run at the version gate.
 async fn enter(settings: &Settings, store: &Store) -> Result<Membership, posthouse_storage::Error> {
     let entry = Entry {
         incarnation: Incarnation::new(rand::random()),
@@ -168,7 +209,5 @@ async fn enter(settings: &Settings, store: &Store) -> Result<Membership, posthou
         formats: Formats::up_to(settings.cluster.format_max)?,
         now: clock::now(),
     };
-    let membership = Membership::enter(store, entry).await?;
-    membership.open_alone().await?;
-    Ok(membership)
+    Membership::enter(store, entry).await
 }

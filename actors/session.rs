@@ -54,6 +54,12 @@ impl Protocol {
         }
     }
 
+    /// The protocol of a word.
+    pub fn of(word: &str) -> Option<Self> {
+        let all = [Self::Smtp, Self::Submission, Self::Submissions, Self::Imap, Self::Imaps, Self::Pop3, Self::Pop3s];
+        all.into_iter().find(|protocol| protocol.as_str() == word)
+    }
+
     /// Whether TLS comes before the first octet of the protocol (RFC 8314 §3).
     pub fn is_implicit_tls(self) -> bool {
         matches!(self, Self::Submissions | Self::Imaps | Self::Pop3s)

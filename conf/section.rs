@@ -21,6 +21,7 @@ pub mod storage;
 pub mod submission;
 pub mod supervise;
 pub mod tls;
+pub mod upgrade;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,7 @@ pub use storage::Storage;
 pub use submission::Submission;
 pub use supervise::Supervise;
 pub use tls::Tls;
+pub use upgrade::Upgrade;
 
 use crate::load::ConfError;
 
@@ -71,6 +73,7 @@ pub struct Settings {
     pub dkim: Dkim,
     pub filter: Filter,
     pub supervise: Supervise,
+    pub upgrade: Upgrade,
     pub observe: Observe,
     pub cluster: Cluster,
 }

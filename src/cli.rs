@@ -19,6 +19,7 @@ mod serve;
 mod site;
 mod status;
 mod stop;
+mod upgrade;
 mod version;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     Init(init::InitArgs),
     /// Run a node in the foreground.
     Serve(serve::ServeArgs),
+    /// Hand a running node's sessions to a new program, without dropping one.
+    Upgrade(upgrade::UpgradeArgs),
     /// End a running node cleanly.
     Stop(SiteArgs),
     /// Check the configuration and what it needs, or with --store the store.
@@ -106,6 +109,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> 
         Command::Demo(arguments) => demo::run(arguments, output).await,
         Command::Init(arguments) => init::run(arguments, output).await,
         Command::Serve(arguments) => serve::run(arguments, output).await,
+        Command::Upgrade(arguments) => upgrade::run(arguments, output).await,
         Command::Stop(site) => stop::run(site, output).await,
         Command::Check(arguments) => check::run(arguments, output).await,
         Command::Account(arguments) => account::run(arguments, output).await,

@@ -14,3 +14,4 @@ mod search;
 mod send;
 mod signed;
 mod site;
+mod upgrade;

@@ -2,6 +2,8 @@
 //!
 //! These are the operations that the REST API will offer too, so they name things as an administrator does: by address.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// One command.
@@ -10,6 +12,10 @@ use serde::{Deserialize, Serialize};
 pub enum AdminRequest {
     Status,
     Stop,
+    /// Hands everything to a new program; without one, to this one as it lies on the disk now.
+    Upgrade {
+        program: Option<PathBuf>,
+    },
     CheckStore {
         /// Read every body too.
         bodies: bool,

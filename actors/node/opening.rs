@@ -9,10 +9,10 @@ use posthouse_filter::Pipeline;
 use posthouse_net::Listener;
 use posthouse_web::{Health, Readiness};
 use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::root::StartChild;
-use super::{RootMsg, Services, StartError, store_link};
+use super::{RootMsg, Services, StartError, doors, store_link};
 use crate::admin::{Admin, AdminActor};
 use crate::filter::Filters;
 use crate::listener::{self, ListenerArguments, SessionFactory};
@@ -27,7 +27,7 @@ use crate::session::pop3::Pop3Services;
 use crate::session::pop3::stored::StoredMaildrops;
 use crate::session::smtp::SmtpServices;
 use crate::spool::{NodeDelivery, Spool, SpoolNudge, SpoolServices};
-use crate::{admission, scrubber, session, sweeper};
+use crate::{admission, scrubber, session, sweeper, tickets};
 
 /// An address that is bound, and what will be spoken there.
 struct Door {
@@ -37,7 +37,7 @@ struct Door {
 
 /// Opens the node.
 pub(super) async fn open(services: &Arc<Services>, root: &ActorRef<RootMsg>, admin: Admin) -> Result<(), StartError> {
-    let metrics = bind(services, &services.settings.listen.metrics)?;
+    let metrics = bind(services, doors::METRICS, &services.settings.listen.metrics)?;
     store_link::serve(services).await?;
     if services.settings.storage.serve.dedicated {
         start_scrubber(services, root, Duty::Segments).await?;
@@ -45,11 +45,13 @@ pub(super) async fn open(services: &Arc<Services>, root: &ActorRef<RootMsg>, adm
         return serve_all_metrics(services, metrics);
     }
     let spool = start_sending(services, root).await?;
-    let doors = doors(services, &spool, root).await?;
+    let doors = open_doors(services, &spool, root).await?;
+    start_tickets(services, root).await?;
     start_keeping(services, root, admin).await?;
     for door in doors {
         start_listener(services, root, door).await?;
     }
+    services.doors.close_rest();
     serve_all_metrics(services, metrics)
 }
 
@@ -60,9 +62,9 @@ fn serve_all_metrics(services: &Arc<Services>, sockets: Vec<Listener>) -> Result
     Ok(())
 }
 
-fn bind(services: &Services, addresses: &[SocketAddr]) -> Result<Vec<Listener>, StartError> {
+fn bind(services: &Services, kind: &str, addresses: &[SocketAddr]) -> Result<Vec<Listener>, StartError> {
     let backlog = services.settings.limits.accept_backlog;
-    Ok(addresses.iter().map(|address| Listener::bind(*address, backlog)).collect::<Result<_, _>>()?)
+    Ok(addresses.iter().map(|address| services.doors.open(kind, *address, backlog)).collect::<Result<_, _>>()?)
 }
 
 /// Queues, relays and the spool: what lies in the store is taken up at once.
@@ -92,7 +94,11 @@ async fn start_sending(services: &Arc<Services>, root: &ActorRef<RootMsg>) -> Re
 }
 
 /// Binds every address of every protocol. Ports that need a certificate stay closed without one.
-async fn doors(services: &Arc<Services>, spool: &Spool, root: &ActorRef<RootMsg>) -> Result<Vec<Door>, StartError> {
+async fn open_doors(
+    services: &Arc<Services>,
+    spool: &Spool,
+    root: &ActorRef<RootMsg>,
+) -> Result<Vec<Door>, StartError> {
     let settings = &services.settings;
     let pipeline = Pipeline::from_settings(&settings.filter, &services.resolver)?;
     let hostname = settings.node.hostname.clone();
@@ -114,7 +120,7 @@ async fn doors(services: &Arc<Services>, spool: &Spool, root: &ActorRef<RootMsg>
             continue;
         }
         let factory = factory(services, protocol, spool, &filters);
-        for socket in bind(services, addresses)? {
+        for socket in bind(services, protocol.as_str(), addresses)? {
             doors.push(Door { socket: Arc::new(socket), factory: factory.clone() });
         }
     }
@@ -153,6 +159,7 @@ fn factory(services: &Arc<Services>, protocol: Protocol, spool: &Spool, filters:
 async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door: Door) -> Result<(), StartError> {
     let (protocol, address) = (door.factory.protocol().as_str(), door.socket.local_addr().to_string());
     let arguments = ListenerArguments {
+        arrivals: Arc::new(Mutex::new(services.arrivals.open(door.factory.clone()))),
         socket: door.socket,
         admission: services.admission.clone(),
         factory: door.factory,
@@ -167,6 +174,20 @@ async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door
     adopt(root, "listener", name, start).await.map_err(StartError::actor("a listener"))?;
     services.show_listener(protocol, address);
     Ok(())
+}
+
+/// Ticket keys before the first handshake, so that a client that comes back after an upgrade resumes.
+async fn start_tickets(services: &Arc<Services>, root: &ActorRef<RootMsg>) -> Result<(), StartError> {
+    let Some(acceptor) = services.tls.clone() else {
+        return Ok(());
+    };
+    let lifetime = services.settings.tls.ticket_lifetime.get();
+    let arguments = tickets::TicketArguments { store: services.store.clone(), acceptor, lifetime };
+    let start: StartChild = Arc::new(move |supervisor: ActorCell| {
+        let arguments = arguments.clone();
+        async move { Ok(tickets::start(arguments, supervisor).await?.get_id()) }.boxed()
+    });
+    adopt(root, "tickets", "keys".to_owned(), start).await.map_err(StartError::actor("the ticket keys"))
 }
 
 /// What keeps the node tidy, and its administrator's socket.

@@ -13,6 +13,9 @@ use ractor::ActorRef;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::arrivals::Arrivals;
+use super::doors::Doors;
+use super::orders::Orders;
 use super::{RootMsg, StartError};
 use crate::admin::{ListenerView, StatusView};
 use crate::auth::Authenticator;
@@ -39,6 +42,9 @@ pub struct Services {
     pub(crate) signer: Signer,
     /// What every session is asked.
     pub(super) switch: Switch,
+    pub(super) doors: Doors,
+    pub(super) arrivals: Arrivals,
+    pub(crate) orders: Orders,
     pub(super) ready: Arc<AtomicBool>,
     pub(super) failed: Arc<AtomicBool>,
     pub(super) stop_requested: Arc<Notify>,
@@ -80,6 +86,9 @@ pub(super) async fn start(
         mailboxes,
         domains,
         switch: Switch::new(),
+        doors: Doors::default(),
+        arrivals: Arrivals::default(),
+        orders: Orders::default(),
         ready: Arc::default(),
         failed,
         stop_requested,
@@ -100,6 +109,12 @@ impl Services {
     pub(super) fn show_listener(&self, protocol: &str, address: String) {
         let view = ListenerView { protocol: protocol.to_owned(), address };
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(view);
+    }
+
+    /// Returns once nobody can come in and no session is left: each is over, or parked.
+    pub(super) async fn vacated(&self) {
+        self.switch.shut().await;
+        self.switch.vacated().await;
     }
 
     /// Asks the node to end; whoever runs it hears of it.

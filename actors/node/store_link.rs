@@ -20,6 +20,7 @@ use posthouse_storage::{Connector, Server, Store, Stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::doors::STORE;
 use super::{Services, StartError, store_dir};
 
 /// Opens the store that the settings name.
@@ -116,7 +117,7 @@ pub(super) async fn serve(services: &Arc<Services>) -> Result<(), StartError> {
     let acceptor = TlsAcceptor::mutual(&files, tls)?;
     let backlog = services.settings.limits.accept_backlog;
     let sockets: Vec<_> =
-        serve.listen.iter().map(|address| Listener::bind(*address, backlog)).collect::<Result<_, _>>()?;
+        serve.listen.iter().map(|address| services.doors.open(STORE, *address, backlog)).collect::<Result<_, _>>()?;
     let server = services.store.server(storage).await;
     let server = server.map_err(|source| StartError::Store { dir: "storage.serve".to_owned(), source })?;
     for socket in sockets {

@@ -70,6 +70,12 @@ impl Calls {
         Busy(self.lot.clone())
     }
 
+    /// Counts a place where new sessions come in.
+    pub fn door(&self) -> OpenDoor {
+        self.lot.doors.enter();
+        OpenDoor(self.lot.clone())
+    }
+
     /// Counts a session from before it starts until after it is parked or over.
     pub(super) fn present(&self) -> Present {
         self.lot.present.enter();
@@ -112,7 +118,12 @@ impl Switch {
         self.lot.busy.empty().await;
     }
 
-    /// Returns once no session is left: each is over, or parked. New ones must not come meanwhile.
+    /// Returns once no new session can come in. After `Call::Move` or `Call::Leave` that stays so.
+    pub async fn shut(&self) {
+        self.lot.doors.empty().await;
+    }
+
+    /// Returns once no session is left: each is over, or parked. New ones must not come meanwhile: see `shut`.
     pub async fn vacated(&self) {
         self.lot.present.empty().await;
     }
@@ -151,6 +162,16 @@ impl Drop for Busy {
     }
 }
 
+/// New sessions may come in here.
+#[must_use]
+pub struct OpenDoor(Arc<Lot>);
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        self.0.doors.leave();
+    }
+}
+
 /// A session is here.
 #[must_use]
 pub(super) struct Present(Arc<Lot>);
@@ -170,6 +191,7 @@ impl fmt::Debug for Calls {
 /// What a node and its sessions share.
 #[derive(Default)]
 struct Lot {
+    doors: Counter,
     busy: Counter,
     present: Counter,
     parked: Mutex<Vec<Parked>>,

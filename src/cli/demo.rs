@@ -44,13 +44,12 @@ pub struct DemoArgs {
 pub async fn run(arguments: DemoArgs, output: Output) -> anyhow::Result<ExitCode> {
     let settings = prepare(&arguments)?;
     serve::start_logging(&settings);
-    let node = Node::start(settings.clone()).await?;
-    if let Err(error) = seed(&node, output).await {
-        node.stop().await;
-        return Err(error.context("the demo's accounts could not be made"));
-    }
-    output.note(&advice(&arguments));
-    serve::until_stopped(node, output).await
+    let prepare = async |node: &Node| {
+        seed(node, output).await.context("the demo's accounts could not be made")?;
+        output.note(&advice(&arguments));
+        Ok(())
+    };
+    serve::live(settings, output, prepare).await
 }
 
 /// The folder with its certificates and configuration; what is there already is kept.

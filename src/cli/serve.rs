@@ -1,15 +1,19 @@
-//! `posthouse serve`: runs a node in the foreground until a signal or `posthouse stop` ends it.
+//! `posthouse serve`: runs a node in the foreground until a signal or `posthouse stop` ends it, or another process takes over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
-use posthouse_actors::node::Node;
+use posthouse_actors::node::{
+    HandoverFailure, Node, Order, Successor, TAKE_OVER, UpgradeOrder, own_program, take_over,
+};
 use posthouse_conf::Settings;
 use posthouse_conf::observe::{LogFormat, LogLevel};
-use tokio::signal::unix::{SignalKind, signal};
+use posthouse_obs::emit;
+use posthouse_obs::event::handover::{UpgradeRefused, UpgradeTakenBack};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::Output;
 use super::site;
@@ -24,8 +28,7 @@ pub struct ServeArgs {
 pub async fn run(arguments: ServeArgs, output: Output) -> anyhow::Result<ExitCode> {
     let settings = site::load(&arguments.config)?;
     start_logging(&settings);
-    let node = Node::start(settings).await?;
-    until_stopped(node, output).await
+    live(settings, output, async |_| Ok(())).await
 }
 
 /// Log lines to standard error as the configuration says.
@@ -39,36 +42,130 @@ pub fn start_logging(settings: &Settings) {
     posthouse_obs::log::init(level, settings.observe.log_format == LogFormat::Json);
 }
 
-/// Opens the listeners, says `ready`, and ends the node when asked to.
-pub async fn until_stopped(node: Node, output: Output) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?;
-    let node = Arc::new(node);
-    if let Err(error) = node.listen().await {
-        node.stop().await;
-        return Err(error.into());
+/// Signals that a node obeys.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?,
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?,
+            hang_up: signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?,
+        })
     }
-    println!("ready");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    loop {
+
+    async fn end(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            () = node.stop_requested() => break,
-            _ = hang_up.recv() => match node.reload_certificate() {
-                Ok(()) => output.note("the certificate was read anew"),
-                Err(error) => output.note(&format!("the certificate stays as it was: {error}")),
-            },
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// A node's whole life: it starts, or takes over from the process that asked for it, says `ready`, and serves until it is told to
+/// end or has handed everything on. `prepare` runs before anybody can connect to a node that starts.
+pub async fn live(
+    settings: Arc<Settings>,
+    output: Output,
+    prepare: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::watch()?;
+    let mut node = match std::env::var_os(TAKE_OVER) {
+        Some(socket) => take_over(settings.clone(), Path::new(&socket)).await?,
+        None => begin(settings.clone(), prepare).await?,
+    };
+    say_ready();
+    while let Some(order) = next_order(&node, &mut signals, output).await {
+        match upgrade(node, &settings, order).await? {
+            Some(still) => node = still,
+            None => return Ok(ExitCode::SUCCESS),
         }
     }
     output.note("stopping: sessions finish what they are doing (a second signal ends at once)");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tokio::select! {
         () = node.stop() => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = signals.end() => {}
     }
     // Whoever runs a node that failed starts it anew.
     Ok(if node.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn begin(
+    settings: Arc<Settings>,
+    prepare: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
+) -> anyhow::Result<Node> {
+    let node = Node::start(settings).await?;
+    let opened = match prepare(&node).await {
+        Ok(()) => node.listen().await.map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.stop().await;
+            Err(error)
+        }
+    }
+}
+
+fn say_ready() {
+    println!("ready");
+    // After an upgrade the service manager follows the process that serves now.
+    let main = sd_notify::NotifyState::MainPid(std::process::id());
+    let _ = sd_notify::notify(&[main, sd_notify::NotifyState::Ready]);
+}
+
+/// The next order to hand everything on; none when the node is to end.
+async fn next_order(node: &Node, signals: &mut Signals, output: Output) -> Option<UpgradeOrder> {
+    loop {
+        tokio::select! {
+            _ = signals.interrupt.recv() => return None,
+            _ = signals.terminate.recv() => return None,
+            () = node.stop_requested() => return None,
+            Order::Upgrade(order) = node.ordered() => return Some(order),
+            _ = signals.hang_up.recv() => match node.reload_certificate() {
+                Ok(()) => output.note("the certificate was read anew"),
+                Err(error) => output.note(&format!("the certificate stays as it was: {error}")),
+            },
+        }
+    }
+}
+
+/// Hands the node to a new program; gives back a node that serves where that did not come about.
+async fn upgrade(node: Node, settings: &Arc<Settings>, order: UpgradeOrder) -> anyhow::Result<Option<Node>> {
+    let failure = match successor(settings, &order).await {
+        Ok(successor) => match node.hand_over(successor, &|done, total, what| order.step(done, total, what)).await {
+            Ok(view) => {
+                order.answer(Ok(view)).await;
+                return Ok(None);
+            }
+            Err(failure) => failure,
+        },
+        Err(reason) => HandoverFailure::Untouched(reason),
+    };
+    match failure {
+        HandoverFailure::Untouched(reason) => {
+            emit(UpgradeRefused { reason: reason.clone() });
+            order.answer(Err(format!("{reason}; the node serves as before"))).await;
+            Ok(Some(node))
+        }
+        HandoverFailure::Closed { reason, remains } => {
+            drop(node);
+            let node = Node::take_back(settings.clone(), remains).await.context(reason.clone())?;
+            emit(UpgradeTakenBack { reason: reason.clone() });
+            order.answer(Err(format!("{reason}; the program before goes on"))).await;
+            Ok(Some(node))
+        }
+    }
+}
+
+async fn successor(settings: &Settings, order: &UpgradeOrder) -> Result<Successor, String> {
+    let own = || own_program().map_err(|error| format!("this program is not known by its path: {error}"));
+    let program = order.program.clone().map_or_else(own, Ok)?;
+    Successor::start(&program, &settings.node.data_dir, &settings.upgrade).await
 }

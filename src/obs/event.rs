@@ -4,6 +4,7 @@ pub mod actor;
 pub mod auth;
 pub mod backup;
 pub mod filter;
+pub mod handover;
 pub mod mailbox;
 pub mod net;
 pub mod queue;
@@ -16,6 +17,7 @@ pub(crate) fn register() {
     auth::register();
     backup::register();
     filter::register();
+    handover::register();
     mailbox::register();
     net::register();
     queue::register();

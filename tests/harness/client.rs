@@ -155,7 +155,8 @@ impl Client {
     }
 }
 
-fn tls_config(authority: &Path) -> Arc<ClientConfig> {
+/// Trusts the demo's authority; remembers tickets for as long as it lives.
+pub fn tls_config(authority: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(authority).expect("the demo's authority") {
         roots.add(certificate.expect("a certificate")).expect("a usable authority");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -44,6 +44,8 @@ pub struct Demo {
     offset: u16,
     environment: Vec<(String, String)>,
     child: Option<Child>,
+    /// The process that serves now, where it is not the child any more.
+    successor: Option<u32>,
     errors: Arc<Mutex<String>>,
 }
 
@@ -57,7 +59,7 @@ impl Demo {
         let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let folder = tempfile::Builder::new().prefix("posthouse-test-").tempdir().expect("a folder for the demo");
         let errors = Arc::new(Mutex::new(String::new()));
-        let mut demo = Self { folder, offset: free_offset(), environment, child: None, errors };
+        let mut demo = Self { folder, offset: free_offset(), environment, child: None, successor: None, errors };
         demo.run();
         demo
     }
@@ -93,7 +95,23 @@ impl Demo {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("a running demo").id()
+        self.successor.unwrap_or_else(|| self.child.as_ref().expect("a running demo").id())
+    }
+
+    /// `posthouse upgrade` to a program, by default the one that runs; gives its report once the old process is gone.
+    pub fn upgrade(&mut self, program: Option<&Path>) -> Value {
+        let program = program.map(|path| path.to_string_lossy().into_owned());
+        let mut arguments = vec!["upgrade"];
+        arguments.extend(program.iter().flat_map(|program| ["--binary", program]));
+        let before = self.pid();
+        let report = self.json(&arguments);
+        if let Some(mut child) = self.child.take() {
+            let status = eventually("the process before ends", || child.try_wait().expect("a child of ours"));
+            assert!(status.success(), "{status}");
+        }
+        wait_until_gone(before);
+        self.successor = report["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        report
     }
 
     /// What the program wrote to standard error so far.
@@ -103,6 +121,10 @@ impl Demo {
 
     /// `kill -9`.
     pub fn kill(&mut self) {
+        if let Some(pid) = self.successor.take() {
+            signal(pid, "-KILL");
+            wait_until_gone(pid);
+        }
         if let Some(mut child) = self.child.take() {
             child.kill().expect("a running demo can be killed");
             child.wait().expect("a killed demo ends");
@@ -111,8 +133,7 @@ impl Demo {
 
     /// Ends the demo with SIGTERM; gives its exit code.
     pub fn stop(&mut self) -> i32 {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        assert!(signal(self.pid(), "-TERM"));
         let mut child = self.child.take().expect("a running demo");
         let status = eventually("the demo ends", || child.try_wait().expect("a child of ours"));
         status.code().expect("an exit code")
@@ -171,6 +192,20 @@ impl Drop for Demo {
             eprintln!("--- the demo on offset {} said:\n{}", self.offset, self.log());
         }
     }
+}
+
+fn signal(pid: u32, signal: &str) -> bool {
+    Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs").success()
+}
+
+/// Waits for the end of a process that need not be a child of ours.
+fn wait_until_gone(pid: u32) {
+    eventually("the process ends", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // One that ended and that nobody has waited for yet is a zombie.
+        let state = status.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z'));
+        state.unwrap_or(true).then_some(())
+    });
 }
 
 /// An offset whose ports are all free now. Other test runs may look at the same time, hence the start by process id.

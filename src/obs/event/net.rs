@@ -39,6 +39,12 @@ event! {
 }
 
 event! {
+    /// The keys of session tickets could not be read or renewed; the known ones stay.
+    TicketKeysStale { reason: String }
+    warn "the keys of session tickets were not refreshed"
+}
+
+event! {
     /// A client did not complete its TLS handshake.
     HandshakeFailed { protocol: &'static str, client: IpAddr, reason: String }
     info "TLS handshake failed"

@@ -1,0 +1,183 @@
+//! The end of a node that hands everything on: listening sockets, the store, then its sessions, to a program that waits.
+//!
+//! Until its sessions stop the node serves; from then on there is no way back into it, only forward: either the successor
+//! has all, or what is left (`Remains`) becomes a new node in this process.
+//!
+//! Order: the successor is up and fits -> it holds the sockets -> uploads finish -> sessions park -> the store closes here
+//! and opens there -> sessions in batches, each with a commit -> done.
+
+use std::time::Duration;
+
+use posthouse_cluster::handoff::{Door, Parcel};
+use posthouse_obs::emit;
+use posthouse_obs::event::handover::{HandoverEnded, SessionNotResumed, SessionsCut, SessionsLost};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Node;
+use super::parcel::{pack, unpack};
+use super::successor::Successor;
+use crate::session::{Call, Parked};
+
+/// What an upgrade came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeView {
+    /// The process that serves now.
+    pub pid: u32,
+    /// What it says of itself.
+    pub program: String,
+    /// Sessions that went over.
+    pub moved: usize,
+    /// Octets of their states.
+    pub octets: usize,
+    /// Sessions that ended by themselves meanwhile.
+    pub finished: usize,
+    /// Sessions that reached no safe point in time, or that the new program would not take, and were ended.
+    pub farewelled: usize,
+    /// From the moment when sessions began to stop until the last of them went on.
+    pub frozen_milliseconds: u64,
+    /// From the command to its end.
+    pub milliseconds: u64,
+}
+
+/// Why a successor does not serve.
+pub enum HandoverFailure {
+    /// This node serves as before.
+    Untouched(String),
+    /// This node is closed; what it had is here.
+    Closed { reason: String, remains: Remains },
+}
+
+/// All of a node that does not lie in its store.
+#[derive(Default)]
+pub struct Remains {
+    pub(super) doors: Vec<Door>,
+    pub(super) sessions: Vec<Parked>,
+}
+
+/// Hears how far a hand-over is: done, total, what.
+pub type Steps<'a> = &'a (dyn Fn(u64, u64, &str) + Send + Sync);
+
+/// Sessions as they stopped.
+struct Stopped {
+    parked: Vec<Parked>,
+    finished: usize,
+    cut: usize,
+    began: Instant,
+}
+
+/// Why the sessions did not go over, and those that are still this process's own.
+struct Broken {
+    reason: String,
+    back: Vec<Parked>,
+}
+
+impl Node {
+    /// Hands everything to `successor`, which is up and fits. On success this process has nothing left to do.
+    pub async fn hand_over(&self, mut successor: Successor, steps: Steps<'_>) -> Result<UpgradeView, HandoverFailure> {
+        let begun = Instant::now();
+        steps(1, STEPS, "the new program is up");
+        let doors = match self.offer_doors(&mut successor).await {
+            Ok(doors) => doors,
+            Err(reason) => return Err(HandoverFailure::Untouched(reason)),
+        };
+        steps(2, STEPS, "waiting for uploads under way");
+        self.finish_uploads().await;
+        steps(3, STEPS, "sessions stop");
+        let Stopped { parked, finished, cut, began } = self.stop_sessions().await;
+        self.close(Instant::now() + self.services.settings.upgrade.move_limit.get()).await;
+        steps(4, STEPS, "the store moves");
+        let mut view = UpgradeView { finished, farewelled: cut, ..UpgradeView::default() };
+        if let Err(Broken { reason, back }) = move_to(&mut successor, parked, &mut view).await {
+            successor.end().await;
+            return Err(HandoverFailure::Closed { reason, remains: Remains { doors, sessions: back } });
+        }
+        steps(5, STEPS, "sessions went over");
+        view.frozen_milliseconds = milliseconds(began.elapsed());
+        view.program = successor.program().to_owned();
+        view.pid = match successor.release().await {
+            Ok(pid) => pid,
+            // Its sessions went with it; this process serves again.
+            Err(reason) => {
+                return Err(HandoverFailure::Closed { reason, remains: Remains { doors, sessions: vec![] } });
+            }
+        };
+        view.milliseconds = milliseconds(begun.elapsed());
+        let UpgradeView { pid, moved, farewelled, milliseconds, .. } = view;
+        emit(HandoverEnded { pid, moved, farewelled, milliseconds });
+        Ok(view)
+    }
+
+    async fn offer_doors(&self, successor: &mut Successor) -> Result<Vec<Door>, String> {
+        let doors = self.services.doors.duplicates().map_err(|error| error.to_string())?;
+        successor.giver().doors(&doors).await.map_err(|error| error.to_string())?;
+        Ok(doors)
+    }
+
+    /// Nothing that cannot move begins any more; what is under way has its time.
+    async fn finish_uploads(&self) {
+        let services = &self.services;
+        services.switch.set(Call::Hold);
+        // What takes longer is cut off when the sessions stop.
+        let _ = timeout(services.settings.upgrade.finish_limit.get(), services.switch.idle()).await;
+    }
+
+    /// Every session stops at its next safe point. One that cannot reach any is ended, and told so where it can be.
+    async fn stop_sessions(&self) -> Stopped {
+        let services = &self.services;
+        let (began, open) = (Instant::now(), services.switch.sessions());
+        services.switch.set(Call::Move);
+        let stopped = timeout_at(began + services.settings.upgrade.move_limit.get(), services.vacated()).await;
+        if stopped.is_err() {
+            services.switch.set(Call::Leave);
+            let _ = timeout(FAREWELL, services.vacated()).await;
+        }
+        let cut = services.switch.sessions();
+        if cut > 0 {
+            emit(SessionsCut { sessions: cut });
+        }
+        let parked = services.switch.take_parked();
+        Stopped { finished: open.saturating_sub(parked.len() + cut), parked, cut, began }
+    }
+}
+
+/// The store, then the sessions.
+async fn move_to(successor: &mut Successor, parked: Vec<Parked>, view: &mut UpgradeView) -> Result<(), Broken> {
+    if let Err(error) = successor.giver().store_is_free().await {
+        return Err(Broken { reason: error.to_string(), back: parked });
+    }
+    match successor.giver().sessions(parked.into_iter().map(pack).collect()).await {
+        Ok(moved) => {
+            view.moved = moved.moved;
+            view.octets = moved.octets;
+            view.farewelled += moved.refused.len();
+            for refused in moved.refused {
+                emit(SessionNotResumed { protocol: refused.parcel.kind, reason: refused.reason });
+            }
+            Ok(())
+        }
+        Err(interrupted) => {
+            let back = interrupted.back.into_iter().chain(interrupted.so_far.refused.into_iter().map(|one| one.parcel));
+            let gone = interrupted.lost + interrupted.so_far.moved;
+            if gone > 0 {
+                emit(SessionsLost { sessions: gone });
+            }
+            Err(Broken { reason: interrupted.error.to_string(), back: back.filter_map(own).collect() })
+        }
+    }
+}
+
+/// A session that comes back as it was packed here.
+fn own(parcel: Parcel) -> Option<Parked> {
+    let protocol = parcel.kind.clone();
+    unpack(parcel).map_err(|error| emit(SessionNotResumed { protocol, reason: error.to_string() })).ok()
+}
+
+/// How long a session that could not stop has for its farewell.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Steps that a hand-over is told in.
+const STEPS: u64 = 5;
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,75 @@
+//! Orders that concern the process as a whole: an administrator gives them over the socket, whoever runs the node obeys.
+
+use std::path::PathBuf;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::UpgradeView;
+
+/// What the process is to do.
+pub enum Order {
+    Upgrade(UpgradeOrder),
+}
+
+/// Hand everything to a new program.
+pub struct UpgradeOrder {
+    /// The program; without one, this process's own as it lies on the disk now.
+    pub program: Option<PathBuf>,
+    steps: mpsc::Sender<(u64, u64, String)>,
+    answer: oneshot::Sender<Result<UpgradeView, String>>,
+    /// Dropped by whoever gave the order, once the answer is out.
+    told: oneshot::Receiver<()>,
+}
+
+/// The other end of an order.
+pub(crate) struct Given {
+    pub steps: mpsc::Receiver<(u64, u64, String)>,
+    pub answer: oneshot::Receiver<Result<UpgradeView, String>>,
+    /// Held until the answer is passed on: its end tells that.
+    _told: oneshot::Sender<()>,
+}
+
+pub(crate) struct Orders {
+    sender: mpsc::Sender<Order>,
+    receiver: Mutex<mpsc::Receiver<Order>>,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        // One at a time.
+        let (sender, receiver) = mpsc::channel(1);
+        Self { sender, receiver: Mutex::new(receiver) }
+    }
+}
+
+impl Orders {
+    pub(super) async fn next(&self) -> Order {
+        match self.receiver.lock().await.recv().await {
+            Some(order) => order,
+            // The sender lies beside the receiver.
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn upgrade(&self, program: Option<PathBuf>) -> Result<Given, String> {
+        let ((steps, heard), (answer, answered), (told, telling)) =
+            (mpsc::channel(16), oneshot::channel(), oneshot::channel());
+        let order = Order::Upgrade(UpgradeOrder { program, steps, answer, told: telling });
+        self.sender.try_send(order).map_err(|_| "an upgrade is under way already".to_owned())?;
+        Ok(Given { steps: heard, answer: answered, _told: told })
+    }
+}
+
+impl UpgradeOrder {
+    /// Tells how far it is; a step that nobody has read yet is as good as the next one.
+    pub fn step(&self, done: u64, total: u64, what: &str) {
+        let _ = self.steps.try_send((done, total, what.to_owned()));
+    }
+
+    /// Answers, and returns when the answer has been passed on or nobody waits for it.
+    pub async fn answer(self, answer: Result<UpgradeView, String>) {
+        if self.answer.send(answer).is_ok() {
+            let _ = self.told.await;
+        }
+    }
+}

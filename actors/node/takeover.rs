@@ -1,0 +1,121 @@
+//! The beginning of a node that takes over from the process before, or from the node that this process was.
+//!
+//! The other half of `handover.rs`: sockets first, the store when it is free, then sessions, each batch checked as a whole
+//! before any of it may run here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use posthouse_cluster::handoff::{Door, HandoffError, Parcel, Refusal, Taker};
+use posthouse_conf::Settings;
+use posthouse_obs::emit;
+use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsMovedIn};
+use thiserror::Error;
+
+use super::arrivals::Arrival;
+use super::handover::Remains;
+use super::parcel::unpack;
+use super::successor::{hello, limits};
+use super::{Node, StartError};
+
+/// Why this process does not serve.
+#[derive(Debug, Error)]
+pub enum TakeoverError {
+    #[error("the process to take over from: {0}")]
+    Giver(#[from] HandoffError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Takes over from the process that waits behind the socket; returns a node that serves.
+pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, TakeoverError> {
+    let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
+    let doors = taker.doors().await?;
+    taker.ready().await?;
+    // Whoever goes before it has said that the store is free went with everything, or still serves: no matter for this process.
+    taker.store_is_free().await?;
+    let node = match begin(settings, doors).await {
+        Ok(node) => node,
+        Err(error) => {
+            // Whether it hears why or only that we end: it takes everything back.
+            let _ = taker.refuse(&words(&error)).await;
+            return Err(error.into());
+        }
+    };
+    let received = receive(&node, &mut taker).await;
+    // From now on nobody takes the store back. A gate that stays shut costs nothing but the newer format.
+    let opened = node.open_gate().await.map_err(|error| error.to_string());
+    if let Err(reason) = received.map_err(|error| error.to_string()).and(opened) {
+        // What a process that has gone still had is lost with it; what came over stays.
+        emit(HandoverCutShort { reason });
+    }
+    Ok(node)
+}
+
+/// An error with its causes.
+fn words(error: &StartError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A node on the sockets of the one before.
+async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartError> {
+    let node = Node::start_unproved(settings).await?;
+    let opened = match node.services.doors.inherit(doors) {
+        Ok(()) => node.listen().await,
+        Err(error) => Err(error.into()),
+    };
+    match opened {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.stop().await;
+            Err(error)
+        }
+    }
+}
+
+async fn receive(node: &Node, taker: &mut Taker) -> Result<(), HandoffError> {
+    taker.serving().await?;
+    while let Some(batch) = taker.next_batch().await? {
+        let (sessions, refusals) = node.prepare(batch);
+        let committed = taker.accept(&refusals).await?;
+        emit(SessionsMovedIn { sessions: sessions.len() });
+        sessions.into_iter().for_each(|session| node.services.arrivals.admit(session));
+        taker.started(committed).await?;
+    }
+    Ok(())
+}
+
+impl Node {
+    /// Reads a batch: what can go on here, and what cannot, which is dropped.
+    fn prepare(&self, batch: Vec<Parcel>) -> (Vec<Arrival>, Vec<Refusal>) {
+        let (mut sessions, mut refusals) = (Vec::with_capacity(batch.len()), Vec::new());
+        for (index, parcel) in batch.into_iter().enumerate() {
+            let services = &self.services;
+            match unpack(parcel).and_then(|parked| services.arrivals.prepare(&services.admission, parked)) {
+                Ok(session) => sessions.push(session),
+                Err(error) => refusals.push(Refusal { index, reason: error.to_string() }),
+            }
+        }
+        (sessions, refusals)
+    }
+
+    /// Goes on with what a node that was closed has left: after a successor did not come up.
+    pub async fn take_back(settings: Arc<Settings>, remains: Remains) -> Result<Self, StartError> {
+        let Remains { doors, sessions } = remains;
+        let node = begin(settings, doors).await?;
+        for parked in sessions {
+            let protocol = parked.protocol.as_str().to_owned();
+            match node.services.arrivals.prepare(&node.services.admission, parked) {
+                Ok(session) => node.services.arrivals.admit(session),
+                Err(error) => emit(SessionNotResumed { protocol, reason: error.to_string() }),
+            }
+        }
+        Ok(node)
+    }
+}

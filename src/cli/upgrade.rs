@@ -1,0 +1,37 @@
+//! `posthouse upgrade`: the running node hands its sessions to a new program.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use posthouse_actors::admin::AdminRequest;
+use posthouse_actors::node::UpgradeView;
+
+use super::output::Output;
+use super::{SiteArgs, admin_client};
+
+#[derive(Args)]
+pub struct UpgradeArgs {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// The new program; without it, the node's own as it lies on the disk now.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+}
+
+pub async fn run(arguments: UpgradeArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let UpgradeArgs { site, binary } = arguments;
+    // The node may run in another folder.
+    let program = binary.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
+    let upgraded: UpgradeView = admin_client::ask(&site, AdminRequest::Upgrade { program }, output).await?;
+    output.result(&upgraded, text)
+}
+
+fn text(view: &UpgradeView) -> String {
+    format!(
+        "{} serves now, pid {}\nsessions     {} moved, {} ended by themselves, {} cut off\ntook         {} ms, \
+         sessions stood still for at most {} ms",
+        view.program, view.pid, view.moved, view.finished, view.farewelled, view.milliseconds, view.frozen_milliseconds
+    )
+}
