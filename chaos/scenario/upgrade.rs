@@ -97,9 +97,10 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     println!("clients: {report}");
     println!("{}", tally.line());
     let settled = settle(&load, &sink).await.with_context(|| format!("seed {seed}"))?;
+    let pid = plan.json(&["status"])?["pid"].as_u64().context("the server has no pid")?;
     let (status, said) = plan.run(&["stop"])?;
     ensure!(status.success(), "posthouse stop failed: {said}");
-    wait_until_free(&plan).await?;
+    wait_until_gone(pid).await?;
     let (status, said) = plan.run(&["check", "--store"])?;
     ensure!(status.success(), "posthouse check --store failed, seed {seed}:\n{said}");
     let surprises = load.surprises.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,12 +220,16 @@ impl Clients {
     }
 }
 
-/// Until the store belongs to nobody: the process that serves last is no child of ours.
-async fn wait_until_free(plan: &Plan) -> anyhow::Result<()> {
+/// The process that serves last is no child of ours, so that nobody here is told of its end.
+async fn wait_until_gone(pid: u64) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs(60);
-    while plan.run(&["status"])?.0.success() {
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // One that nobody has waited for yet is a zombie.
+        if status.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')) {
+            return Ok(());
+        }
         ensure!(Instant::now() < until, "the server does not stop");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
 }
