@@ -71,6 +71,8 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
         environment: vec![
             ("POSTHOUSE_QUEUE__SMARTHOST".to_owned(), sink_address.to_string()),
             ("POSTHOUSE_QUEUE__SCHEDULE".to_owned(), "1s".to_owned()),
+            // The senders keep their connections through all upgrades: none ends but by a fault.
+            ("POSTHOUSE_SMTP__MESSAGES_PER_CONNECTION_MAX".to_owned(), "1000000".to_owned()),
         ],
     };
     let mut server = plan.start()?;

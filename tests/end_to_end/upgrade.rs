@@ -5,14 +5,13 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::harness::client::{Client, tls_config};
 use crate::harness::mail_client::{Imap, Pop3, Smtp, deliver, mailbox, message};
-use crate::harness::program::{Demo, Port};
+use crate::harness::program::{Demo, MOMENT, Port};
 
 const ALICE: &str = "alice@demo.test";
 const BOB: &str = "bob@demo.test";
@@ -129,7 +128,8 @@ fn an_upload_under_way_finishes_before_its_session_moves() {
     let text = "\r\nthe other half\r\n.\r\n";
     let report = std::thread::scope(|scope| {
         let upgrade = scope.spawn(|| demo.upgrade(None));
-        std::thread::sleep(Duration::from_millis(500));
+        // From outside nothing shows that an upgrade waits: one that comes later only finds less to wait for.
+        std::thread::sleep(MOMENT);
         smtp.client.send_raw(text.as_bytes());
         assert_eq!(smtp.reply().code, 250);
         upgrade.join().expect("an upgrade")
