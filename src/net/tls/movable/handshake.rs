@@ -21,6 +21,9 @@ use super::record::{Flags, INPUT_MAX};
 use super::state::FrozenTls;
 use super::{Facts, MovableTls};
 
+/// Room for what a client says at once: its ClientHello, or the rest of its handshake.
+const FLIGHT: usize = 4096;
+
 /// What a server's configuration needs for this handshake.
 pub(in crate::tls) fn prepare(config: &mut ServerConfig) {
     config.enable_secret_extraction = true;
@@ -99,6 +102,7 @@ impl Wire {
                 return Ok(length);
             }
             let room = INPUT_MAX - self.input.len();
+            self.input.reserve(room.min(FLIGHT));
             if self.socket.read_buf(&mut (&mut self.input).limit(room)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -35,12 +35,18 @@ pub struct Server {
 
 impl Server {
     pub fn new() -> Self {
+        Self::with_places(1024)
+    }
+
+    /// A server at which so many handshakes may be under way at once.
+    pub fn with_places(handshakes_max: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let files = certificate::ensure(dir.path(), &["localhost".to_owned()]).expect("certificates");
         let settings = posthouse_conf::Tls {
             certificate: files.certificate.clone(),
             private_key: files.private_key.clone(),
             handshake_timeout: posthouse_conf::Span::secs(20),
+            handshakes_max,
             ..Default::default()
         };
         let acceptor = Acceptor::load(&settings).expect("an acceptor");

@@ -325,6 +325,69 @@ async fn a_plain_connection_moves_with_its_unread_line() {
 }
 
 #[tokio::test]
+async fn a_silent_connection_takes_no_handshakes_place() {
+    let server = Server::with_places(1);
+    let config = server.client_config(suites()[0]);
+    let silent = TcpStream::connect(server.address()).await.expect("a connection");
+    let mut waiting = Box::pin(server.accept(&server.acceptor));
+    // Half a ClientHello is silence too.
+    silent.writable().await.expect("a socket");
+    silent.try_write(&[22, 3, 1, 2, 0, 1, 0]).expect("a write");
+    let serve = async {
+        tokio::select! {
+            biased; // The silent one came first.
+            _ = &mut waiting => panic!("nothing was said"),
+            both = server.connect(config) => both,
+        }
+    };
+    let (mut stream, mut client) = serve.await;
+    client.say(b"NOOP\r\n").await;
+    assert_eq!(read_line(&mut stream).await, b"NOOP\r\n");
+}
+
+/// `K` and `k` at the start of a line make OpenSSL's client send a KeyUpdate, without and with a wish for ours.
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn openssl_changes_keys_while_its_session_moves() {
+    for version in ["-tls1_3", "-tls1_2"] {
+        let server = Server::new();
+        let mut process = tokio::process::Command::new("openssl")
+            .args(["s_client", version, "-connect", &server.address().to_string()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("openssl");
+        let mut input = process.stdin.take().expect("a pipe");
+        let mut output = process.stdout.take().expect("a pipe");
+        let mut log = process.stderr.take().expect("a pipe");
+        let mut stream = server.accept(&server.acceptor).await.expect("TLS");
+        for round in 0..4 {
+            let order = ["", "K\n", "k\n", ""][round];
+            if version == "-tls1_3" && !order.is_empty() {
+                input.write_all(order.as_bytes()).await.expect("a write");
+                read_until(&mut log, "KEYUPDATE").await;
+            }
+            let line = format!("round {round}\n");
+            input.write_all(line.as_bytes()).await.expect("a write");
+            assert_eq!(read_line(&mut stream).await, line.as_bytes());
+            stream = hop(stream);
+            stream.write_all(format!("heard {line}").as_bytes(), SOON).await.expect("a write");
+            read_until(&mut output, &format!("heard round {round}")).await;
+        }
+        stream.close(SOON).await;
+    }
+}
+
+async fn read_until(pipe: &mut (impl tokio::io::AsyncRead + Unpin), wanted: &str) {
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains(wanted) {
+        assert!(pipe.read_buf(&mut read).await.expect("a pipe") > 0, "it ended before {wanted}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_go_on_says_why() {
     // A connection of ours to others stays where it is.
     let server = Server::new();
