@@ -8,6 +8,8 @@
 //! On failure: the connection closes, nothing half done is kept.   Standards: those of the protocol.
 
 pub mod call;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod imap;
 pub mod parked;
 pub mod pop3;

@@ -16,7 +16,7 @@ mod idle;
 mod list;
 mod login;
 pub mod node_desk;
-mod parked;
+pub(super) mod parked;
 mod rows;
 mod search;
 mod select;

@@ -5,7 +5,7 @@
 //! store stands in `pop3/maildrops.rs`.
 
 pub mod maildrops;
-mod parked;
+pub(super) mod parked;
 mod sending;
 pub mod stored;
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod data;
 pub mod desk;
 pub(super) mod intake;
 pub mod node_desk;
-mod parked;
+pub(super) mod parked;
 pub(super) mod receiving;
 
 use std::net::IpAddr;

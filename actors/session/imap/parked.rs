@@ -384,16 +384,21 @@ fn unpack(packed: &[u32], what: &'static str) -> Result<Vec<(u32, u32)>, ResumeE
     pairs.iter().map(run).collect::<Option<_>>().ok_or(damaged(what))
 }
 
+/// A state without a node around it; the fuzz targets and tests have none.
+#[cfg(any(test, feature = "fuzzing"))]
+fn read(octets: &[u8]) -> Result<SessionState, ResumeError> {
+    decode::<ImapState>(octets)?.read(ParseLimits { search_depth_max: 10 })
+}
+
+#[cfg(feature = "fuzzing")]
+pub(in crate::session) fn is_sound(octets: &[u8]) -> bool {
+    read(octets).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::parked::fixture::{check_damage, check_golden, golden};
-
-    const LIMITS: ParseLimits = ParseLimits { search_depth_max: 10 };
-
-    fn read(octets: &[u8]) -> Result<SessionState, ResumeError> {
-        decode::<ImapState>(octets)?.read(LIMITS)
-    }
 
     fn samples() -> Vec<ImapState> {
         let selected = SelectedState {

@@ -283,19 +283,21 @@ impl SendingState {
     }
 }
 
+/// A state without a node around it; the fuzz targets and tests have none.
+#[cfg(any(test, feature = "fuzzing"))]
+fn read(octets: &[u8]) -> Result<State, ResumeError> {
+    decode::<Pop3State>(octets)?.read(Offer { stls: true, login: false }, std::time::Duration::from_secs(120))
+}
+
+#[cfg(feature = "fuzzing")]
+pub(in crate::session) fn is_sound(octets: &[u8]) -> bool {
+    read(octets).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::session::parked::fixture::{check_damage, check_golden, golden};
-
-    const OFFER: Offer = Offer { stls: true, login: false };
-    const LEASE: Duration = Duration::from_secs(120);
-
-    fn read(octets: &[u8]) -> Result<State, ResumeError> {
-        decode::<Pop3State>(octets)?.read(OFFER, LEASE)
-    }
 
     fn samples() -> Vec<Pop3State> {
         let octets = OctetsState::new(&posthouse_storage::message::Octets {

@@ -338,18 +338,25 @@ impl RecipientState {
     }
 }
 
+/// A state without a node around it; the fuzz targets and tests have none.
+#[cfg(any(test, feature = "fuzzing"))]
+fn read(octets: &[u8], flavour: posthouse_wire::smtp::server::Flavour) -> Result<(Opening, Dialogue), ResumeError> {
+    let state: SmtpState = decode(octets)?;
+    let opening = state.opening()?;
+    Ok((opening, Dialogue::restore(flavour, true, state.snapshot()?).ok_or(damaged("the dialogue's place"))?))
+}
+
+#[cfg(feature = "fuzzing")]
+pub(in crate::session) fn is_sound(octets: &[u8], flavour: posthouse_wire::smtp::server::Flavour) -> bool {
+    read(octets, flavour).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use posthouse_wire::smtp::server::Flavour;
 
     use super::*;
     use crate::session::parked::fixture::{check_damage, check_golden, golden};
-
-    fn read(octets: &[u8], flavour: Flavour) -> Result<(Opening, Dialogue), ResumeError> {
-        let state: SmtpState = decode(octets)?;
-        let opening = state.opening()?;
-        Ok((opening, Dialogue::restore(flavour, true, state.snapshot()?).ok_or(damaged("the dialogue's place"))?))
-    }
 
     fn samples() -> Vec<SmtpState> {
         let recipient = |path: &str, original: Option<&str>| RecipientState {
