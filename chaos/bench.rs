@@ -6,3 +6,4 @@ pub mod memory;
 pub mod postfix;
 pub mod smtp;
 pub mod store;
+pub mod tls;

@@ -56,6 +56,11 @@ enum Command {
     SmtpBench(bench::smtp::SmtpBenchArgs),
     /// Memory of the server under long bodies, idle and busy connections
     Memory(bench::memory::MemoryArgs),
+    /// CPU and latency of a TLS connection on our record stream, beside tokio-rustls
+    TlsBench(bench::tls::TlsBenchArgs),
+    /// One of the two servers of tls-bench
+    #[command(hide = true)]
+    TlsServe(bench::tls::TlsServeArgs),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +79,8 @@ fn main() -> ExitCode {
         Command::MailFill(arguments) => block_on(bench::mail::fill(&arguments)),
         Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
         Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
+        Command::TlsBench(arguments) => block_on(bench::tls::run(&arguments)),
+        Command::TlsServe(arguments) => bench::tls::serve(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
