@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -37,6 +37,8 @@ const PAGE: u64 = 4096;
 const NEWEST: usize = 4;
 /// Pages looked at in each; a journal that is written over is no longer than that.
 const PAGES: u64 = 600;
+/// How long a process may take to stand still.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
@@ -83,7 +85,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
 /// Stops the child, lets some pages of the newest files reach the disk where the round says so, and shuts the file system
 /// down with the rest unwritten.
 fn cut(child: &mut Child, mount: &Path, is_torn: bool, random: &mut StdRng) -> anyhow::Result<()> {
-    tool("kill", &["-STOP", &child.id().to_string()])?;
+    stop(child.id())?;
     if is_torn {
         for file in newest(&mount.join("store"))? {
             write_some_pages(&file, random)?;
@@ -91,6 +93,30 @@ fn cut(child: &mut Child, mount: &Path, is_torn: bool, random: &mut StdRng) -> a
     }
     tool("xfs_io", &["-x", "-c", "shutdown", &mount.to_string_lossy()])?;
     Ok(())
+}
+
+/// Stops a process and waits until each of its threads stands still: the signal reaches one of them first, and on a busy machine
+/// the others run on for a while.
+fn stop(process: u32) -> anyhow::Result<()> {
+    tool("kill", &["-STOP", &process.to_string()])?;
+    let until = Instant::now() + STOP_MAX;
+    while !is_stopped(process)? {
+        ensure!(Instant::now() < until, "the child does not stand still");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn is_stopped(process: u32) -> anyhow::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        // One that has ended meanwhile does no harm.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+        // The name may hold anything, so that the state is looked for behind its end.
+        if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z', 'X'])) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes back a random half of a file's last pages; clean ones cost nothing.
