@@ -33,6 +33,9 @@ pub struct Args {
     /// Upgrades.
     #[arg(long, default_value_t = 100)]
     upgrades: u32,
+    /// A Thunderbird and mbsync in a loop beside them; they want Xvfb, xdotool and certutil.
+    #[arg(long)]
+    programs: bool,
     /// Few sessions and upgrades, for CI.
     #[arg(long)]
     short: bool,
@@ -54,6 +57,9 @@ const MAILDROPS: u32 = 40;
 const CLIENTS_MAX: Duration = Duration::from_secs(300);
 /// The clients themselves.
 const CLIENTS: &str = include_str!("upgrade_clients.py");
+const PROGRAMS: &str = include_str!("upgrade_programs.py");
+/// Whose mail the programs read.
+const READER: &str = "reader@demo.test";
 
 pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
@@ -64,22 +70,13 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     let (sink, sink_address) = Sink::start().await?;
     let first = program(arguments.posthouse.as_ref())?;
     let programs = [first.clone(), arguments.other.clone().unwrap_or(first)];
-    let plan = Plan {
-        program: programs[0].clone(),
-        data: folder.path().join("data"),
-        port_offset: free_port_offset()?,
-        environment: vec![
-            ("POSTHOUSE_QUEUE__SMARTHOST".to_owned(), sink_address.to_string()),
-            ("POSTHOUSE_QUEUE__SCHEDULE".to_owned(), "1s".to_owned()),
-            // The senders keep their connections through all upgrades: none ends but by a fault.
-            ("POSTHOUSE_SMTP__MESSAGES_PER_CONNECTION_MAX".to_owned(), "1000000".to_owned()),
-        ],
-    };
+    let plan = plan(programs[0].clone(), folder.path(), &sink_address.to_string())?;
     let mut server = plan.start()?;
     tokio::task::block_in_place(|| server.wait_ready())?;
     let maildrops = MAILDROPS.min(sessions / 5);
     make_maildrops(&plan, maildrops).await?;
-    let mut clients = Clients::start(folder.path(), &plan, (sessions, openssl, maildrops)).await?;
+    let mut clients = start_clients(folder.path(), &plan, (sessions, openssl, maildrops)).await?;
+    let mut beside = if arguments.programs { Some(start_programs(folder.path(), &plan).await?) } else { None };
     let (stop, stopped) = watch::channel(false);
     let load = Arc::new(Load {
         plan: plan.clone(),
@@ -90,13 +87,20 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     });
     let senders = start_sessions(&load, seed);
     let tally = upgrade_often(&plan, &programs, (upgrades, seed)).await.with_context(|| format!("seed {seed}"));
+    let beside = match &mut beside {
+        Some(programs) => Some(programs.report().await),
+        None => None,
+    };
     let report = clients.report().await;
     stop.send_replace(true);
     for sender in senders {
         sender.await?;
     }
-    let (tally, report) = (tally?, report?);
+    let (tally, report, beside) = (tally?, report?, beside.transpose()?);
     println!("clients: {report}");
+    if let Some(beside) = &beside {
+        println!("programs: {beside}");
+    }
     println!("{}", tally.line());
     let settled = settle(&load, &sink).await.with_context(|| format!("seed {seed}"))?;
     let pid = plan.json(&["status"])?["pid"].as_u64().context("the server has no pid")?;
@@ -109,6 +113,7 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     ensure!(surprises.is_empty(), "senders noticed: {:?}, seed {seed}", surprises.iter().take(5).collect::<Vec<_>>());
     ensure!(report["broken_count"] == 0, "sessions broke, seed {seed}");
     ensure!(report["refused_count"] == 0, "connections were refused, seed {seed}");
+    ensure!(beside.is_none_or(|beside| beside["broken_count"] == 0), "a mail program noticed, seed {seed}");
     ensure!(tally.farewelled == 0, "{} sessions were cut off, seed {seed}", tally.farewelled);
     let counts = load.ledger.lock().unwrap_or_else(PoisonError::into_inner).counts();
     println!(
@@ -117,6 +122,39 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
         counts.tried, counts.acknowledged, settled.sent_twice
     );
     Ok(())
+}
+
+fn plan(program: PathBuf, folder: &Path, smarthost: &str) -> anyhow::Result<Plan> {
+    let environment = [
+        ("POSTHOUSE_QUEUE__SMARTHOST", smarthost),
+        ("POSTHOUSE_QUEUE__SCHEDULE", "1s"),
+        // The senders keep their connections through all upgrades: none ends but by a fault.
+        ("POSTHOUSE_SMTP__MESSAGES_PER_CONNECTION_MAX", "1000000"),
+    ];
+    Ok(Plan {
+        program,
+        data: folder.join("data"),
+        port_offset: free_port_offset()?,
+        environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+    })
+}
+
+async fn start_clients(
+    folder: &Path,
+    plan: &Plan,
+    (sessions, openssl, maildrops): (u32, u32, u32),
+) -> anyhow::Result<Clients> {
+    let asked = [("--sessions", sessions), ("--openssl", openssl), ("--maildrops", maildrops)];
+    let asked: Vec<_> = asked.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]).collect();
+    Clients::start(folder, plan, CLIENTS, &asked).await
+}
+
+async fn start_programs(folder: &Path, plan: &Plan) -> anyhow::Result<Clients> {
+    make_account(plan, READER).await?;
+    let home = folder.join("programs");
+    std::fs::create_dir(&home)?;
+    let asked = ["--folder".to_owned(), home.to_string_lossy().into_owned()];
+    Clients::start(folder, plan, PROGRAMS, &asked).await
 }
 
 /// What the upgrades said of themselves.
@@ -167,11 +205,7 @@ async fn upgrade_often(plan: &Plan, programs: &[PathBuf; 2], (upgrades, seed): (
 async fn make_maildrops(plan: &Plan, count: u32) -> anyhow::Result<()> {
     for number in 0..count {
         let address = format!("pop{number}@demo.test");
-        let mut command = tokio::process::Command::new(&plan.program);
-        command.args(["account", "create", &address, "--password-stdin", "--data"]).arg(&plan.data);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        child.stdin.take().context("a pipe")?.write_all(b"demo\n").await?;
-        ensure!(child.wait().await?.success(), "{address} was not made");
+        make_account(plan, &address).await?;
         let message = format!("From: <load@outside.test>\r\nTo: <{address}>\r\nSubject: a maildrop\r\n\r\nText.\r\n");
         let mut smtp = Smtp::connect(plan.address(SMTP), None).await?;
         for _ in 0..2 {
@@ -181,29 +215,34 @@ async fn make_maildrops(plan: &Plan, count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The clients' process.
+async fn make_account(plan: &Plan, address: &str) -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::new(&plan.program);
+    command.args(["account", "create", address, "--password-stdin", "--data"]).arg(&plan.data);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    child.stdin.take().context("a pipe")?.write_all(b"demo\n").await?;
+    ensure!(child.wait().await?.success(), "{address} was not made");
+    Ok(())
+}
+
+/// A process of clients.
 struct Clients {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
+    _script: tempfile::NamedTempFile,
 }
 
 impl Clients {
-    async fn start(
-        folder: &Path,
-        plan: &Plan,
-        (sessions, openssl, maildrops): (u32, u32, u32),
-    ) -> anyhow::Result<Self> {
-        let script = folder.join("clients.py");
-        std::fs::write(&script, CLIENTS)?;
+    async fn start(folder: &Path, plan: &Plan, script: &str, asked: &[String]) -> anyhow::Result<Self> {
+        let mut file = tempfile::Builder::new().suffix(".py").tempfile_in(folder)?;
+        std::io::Write::write_all(&mut file, script.as_bytes())?;
         let mut command = tokio::process::Command::new("python3");
-        command.arg(&script).arg("--ca").arg(plan.data.join("ca.pem")).kill_on_drop(true);
-        command.args(["--offset", &plan.port_offset.to_string(), "--sessions", &sessions.to_string()]);
-        command.args(["--openssl", &openssl.to_string(), "--maildrops", &maildrops.to_string()]);
+        command.arg(file.path()).arg("--ca").arg(plan.data.join("ca.pem")).kill_on_drop(true);
+        command.args(["--offset", &plan.port_offset.to_string()]).args(asked);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("python3")?;
         let input = child.stdin.take().context("a pipe")?;
         let output = BufReader::new(child.stdout.take().context("a pipe")?).lines();
-        let mut clients = Self { child, input, output };
+        let mut clients = Self { child, input, output, _script: file };
         ensure!(clients.line().await? == "ready", "the clients did not get ready");
         Ok(clients)
     }
