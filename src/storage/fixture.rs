@@ -1,6 +1,8 @@
 //! A store in a temporary directory with one domain and its accounts: what the tests of this crate begin with.
 #![allow(clippy::unwrap_used)]
 
+pub mod objects;
+
 use std::cell::Cell;
 
 use bytes::Bytes;

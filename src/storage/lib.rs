@@ -4,6 +4,7 @@ pub mod account;
 pub mod address;
 pub mod backup;
 pub mod blob;
+mod bucket;
 pub mod change_log;
 pub mod check;
 mod codec;

@@ -1,24 +1,21 @@
-//! Objects: the frames of a large body as one object in an S3-compatible store, the one door to the `object_store` crate.
+//! Objects: the frames of a large body as one object in an S3-compatible store.
 //!
-//! The library opens its own connections, which the rule about sockets names as its one exception. Every request has a
-//! deadline; what fails is temporary for the caller, as the body and its row stand until an answer says otherwise.
+//! Every request has a deadline; what fails is temporary for the caller, as the body and its row stand until an answer says otherwise.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
-use object_store::{ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
 use posthouse_conf::storage::ObjectStore as Settings;
 
+use crate::bucket::{self, Service};
 use crate::error::Error;
 
 /// Octets of a part of an upload; S3 takes no smaller one but the last.
 const PART: usize = 8 << 20;
-/// Repeats of one request within its deadline.
-const RETRIES_MAX: usize = 3;
 
 /// The name of an object: random for each upload, so that what an upload that was given up left behind is never another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,26 +52,15 @@ impl Objects {
         if settings.bucket.is_empty() {
             return Ok(None);
         }
-        let timeout = settings.timeout.get();
-        let client = ClientOptions::new().with_timeout(timeout).with_connect_timeout(timeout);
-        let retry = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: timeout, ..RetryConfig::default() };
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&settings.bucket)
-            .with_region(&settings.region)
-            .with_virtual_hosted_style_request(false)
-            .with_client_options(client.with_allow_http(settings.endpoint.starts_with("http://")))
-            .with_retry(retry);
-        if !settings.endpoint.is_empty() {
-            builder = builder.with_endpoint(&settings.endpoint);
-        }
-        if !settings.access_key_id.is_empty() {
-            let file = &settings.secret_key_file;
-            let secret = std::fs::read_to_string(file).map_err(|error| {
-                Error::Key(format!("storage.object_store.secret_key_file {}: {error}", file.display()))
-            })?;
-            builder = builder.with_access_key_id(&settings.access_key_id).with_secret_access_key(secret.trim());
-        }
-        let store = builder.build().map_err(|error| Error::Unavailable(format!("storage.object_store: {error}")))?;
+        let service = Service {
+            table: "storage.object_store",
+            endpoint: &settings.endpoint,
+            region: &settings.region,
+            access_key_id: &settings.access_key_id,
+            secret_key_file: &settings.secret_key_file,
+            timeout: settings.timeout.get(),
+        };
+        let store = bucket::client(&settings.bucket, &service)?;
         Ok(Some(Self::new(Arc::new(store), settings)))
     }
 

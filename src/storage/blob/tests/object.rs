@@ -1,114 +1,17 @@
 //! Large bodies in an object store: one in memory that fails when told to, and moto's S3 over HTTP.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use futures_util::stream::{BoxStream, StreamExt as _};
-use object_store::memory::InMemory;
-use object_store::path::Path as ObjectPath;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as Outcome, UploadPart,
-};
+use futures_util::stream::StreamExt as _;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutOptions, PutPayload};
 use posthouse_conf::storage::ObjectStore as ObjectSettings;
 
 use super::*;
+use crate::fixture::objects::{Flaky, Moto};
 
 /// More than one part of an upload.
 const LARGE: usize = 9 << 20;
 const DAY: u64 = 24 * 3600 * 1000;
-
-/// An object store that answers so many requests and then none.
-#[derive(Debug)]
-struct Flaky {
-    inner: InMemory,
-    fuse: Arc<AtomicUsize>,
-    /// It refuses to remove anything.
-    keeps: AtomicBool,
-}
-
-impl std::fmt::Display for Flaky {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("flaky")
-    }
-}
-
-fn burn(fuse: &AtomicUsize) -> Outcome<()> {
-    match fuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(object_store::Error::Generic { store: "flaky", source: "no answer".into() }),
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Flaky {
-    async fn put_opts(&self, at: &ObjectPath, payload: PutPayload, options: PutOptions) -> Outcome<PutResult> {
-        burn(&self.fuse)?;
-        self.inner.put_opts(at, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &ObjectPath,
-        options: PutMultipartOptions,
-    ) -> Outcome<Box<dyn MultipartUpload>> {
-        burn(&self.fuse)?;
-        let inner = self.inner.put_multipart_opts(at, options).await?;
-        Ok(Box::new(FlakyUpload { inner, fuse: self.fuse.clone() }))
-    }
-
-    async fn get_opts(&self, at: &ObjectPath, options: GetOptions) -> Outcome<GetResult> {
-        burn(&self.fuse)?;
-        self.inner.get_opts(at, options).await
-    }
-
-    fn delete_stream(&self, paths: BoxStream<'static, Outcome<ObjectPath>>) -> BoxStream<'static, Outcome<ObjectPath>> {
-        let refusal = || Err(object_store::Error::Generic { store: "flaky", source: "it is kept".into() });
-        match burn(&self.fuse).and_then(|()| if self.keeps.load(Ordering::SeqCst) { refusal() } else { Ok(()) }) {
-            Ok(()) => self.inner.delete_stream(paths),
-            Err(error) => futures_util::stream::once(async { Err(error) }).boxed(),
-        }
-    }
-
-    fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, Outcome<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> Outcome<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &ObjectPath, to: &ObjectPath, options: CopyOptions) -> Outcome<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-#[derive(Debug)]
-struct FlakyUpload {
-    inner: Box<dyn MultipartUpload>,
-    fuse: Arc<AtomicUsize>,
-}
-
-#[async_trait::async_trait]
-impl MultipartUpload for FlakyUpload {
-    fn put_part(&mut self, part: PutPayload) -> UploadPart {
-        match burn(&self.fuse) {
-            Ok(()) => self.inner.put_part(part),
-            Err(error) => Box::pin(async { Err(error) }),
-        }
-    }
-
-    async fn complete(&mut self) -> Outcome<PutResult> {
-        burn(&self.fuse)?;
-        self.inner.complete().await
-    }
-
-    async fn abort(&mut self) -> Outcome<()> {
-        burn(&self.fuse)?;
-        self.inner.abort().await
-    }
-}
 
 struct Site {
     rig: Rig,
@@ -117,14 +20,13 @@ struct Site {
 
 impl Site {
     async fn new(kind: Kind) -> Self {
-        let fuse = Arc::new(AtomicUsize::new(usize::MAX));
-        let objects = Arc::new(Flaky { inner: InMemory::new(), fuse, keeps: AtomicBool::new(false) });
+        let objects = Arc::new(Flaky::default());
         let client = Objects::new(objects.clone(), &ObjectSettings::default());
         Self { rig: Rig::with_objects(kind, Some(client)).await, objects }
     }
 
     fn answers(&self, count: usize) {
-        self.objects.fuse.store(count, Ordering::SeqCst);
+        self.objects.answers(count);
     }
 
     async fn count(&self) -> usize {
@@ -223,41 +125,6 @@ async fn a_body_freed_while_it_moves_leaves_no_object() {
     assert_eq!(swept.blobs, 1);
     rig.store.move_large(UnixMillis(2 * DAY)).await.expect("tidied");
     assert_eq!((site.count().await, rig.read(&body, 0..1).await), (0, Err(Error::NotFound)));
-}
-
-/// moto's server, which ends with the test.
-struct Moto {
-    child: Child,
-    endpoint: String,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let mut command = Command::new("moto_server");
-        command.args(["-H", "127.0.0.1", "-p", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("moto_server runs");
-        let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let address = "Running on ";
-        let running =
-            lines.map_while(Result::ok).find(|line| line.contains(address)).expect("it says where it listens");
-        let endpoint = running.split_once(address).expect("it was found").1.trim().to_owned();
-        let make = format!("import urllib.request as r; r.urlopen(r.Request('{endpoint}/mail', method='PUT'))");
-        let made = Command::new("python3").args(["-c", &make]).status().expect("python3 runs");
-        assert!(made.success(), "the bucket is made");
-        Self { child, endpoint }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
