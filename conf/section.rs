@@ -89,7 +89,8 @@ impl Settings {
             .or_else(|| self.filter.complaint())
             .or_else(|| self.dkim.complaint())
             .or_else(|| self.limits.complaint())
-            .or_else(|| self.storage.complaint());
+            .or_else(|| self.storage.complaint())
+            .or_else(|| self.backup.complaint());
         match complaint {
             Some((key, reason)) => Err(ConfError::Invalid { place: key.to_owned(), reason, nearest: None }),
             None => Ok(self),

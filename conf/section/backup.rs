@@ -1,8 +1,13 @@
 //! `[backup]`: how backups are taken and read.
 
+mod object_store;
+
 use serde::{Deserialize, Serialize};
 
+use super::Complaint;
 use crate::unit::{Size, Span};
+
+pub use object_store::ObjectStore;
 
 /// How backups are taken and read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +31,7 @@ pub struct Backup {
     pub timeout: Span,
     /// A lock on the target that was not renewed for so long is taken over.
     pub lock_ttl: Span,
+    pub object_store: ObjectStore,
 }
 
 impl Default for Backup {
@@ -40,7 +46,14 @@ impl Default for Backup {
             verify: Verify::Everything,
             timeout: Span::mins(2),
             lock_ttl: Span::mins(15),
+            object_store: ObjectStore::default(),
         }
+    }
+}
+
+impl Backup {
+    pub(super) fn complaint(&self) -> Complaint {
+        self.object_store.complaint()
     }
 }
 

@@ -64,7 +64,7 @@ pub async fn run(arguments: BackupArgs, output: Output) -> anyhow::Result<ExitCo
         }
         (None, Some(target)) if arguments.verify => verify(site, &target, output).await,
         (None, Some(target)) => take(site, &target, output).await,
-        (None, None) => anyhow::bail!("name the folder of the backup"),
+        (None, None) => anyhow::bail!("name the backup: a folder, or s3://BUCKET/PREFIX"),
     }
 }
 

@@ -32,7 +32,7 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
     let base = base.parent().unwrap_or(Path::new("/"));
     // Walking the components drops a lone `.`, so that errors show the folder as a person writes it.
     settings.node.data_dir = base.join(&settings.node.data_dir).components().collect();
-    let Settings { tls, queue, storage, .. } = &mut settings;
+    let Settings { tls, queue, storage, backup, .. } = &mut settings;
     let (served, serve) = (&mut storage.served, &mut storage.serve);
     for path in [
         &mut tls.certificate,
@@ -46,6 +46,7 @@ pub fn load(file: &Path) -> anyhow::Result<Arc<Settings>> {
         &mut serve.private_key,
         &mut storage.key_file,
         &mut storage.object_store.secret_key_file,
+        &mut backup.object_store.secret_key_file,
     ] {
         if !path.as_os_str().is_empty() {
             *path = base.join(&path);

@@ -13,7 +13,7 @@ use super::super::{SiteArgs, site};
 
 #[derive(Args)]
 pub struct TargetArgs {
-    /// The folder of the backup.
+    /// The folder of the backup, or `s3://BUCKET/PREFIX`.
     #[arg(value_name = "TARGET")]
     location: String,
     /// The file with the key or passphrase of an encrypted backup; a new one is encrypted when this is given.
@@ -27,6 +27,9 @@ const KEY_MAX: u64 = 64 * 1024;
 impl TargetArgs {
     /// The target as a node is told of it: its folder may be another one than this command's.
     pub fn spec(&self) -> anyhow::Result<BackupTargetSpec> {
+        if self.location.contains("://") {
+            return Ok(BackupTargetSpec { location: self.location.clone(), secret: self.secret()? });
+        }
         let location = std::path::absolute(&self.location).with_context(|| self.location.clone())?;
         let location = location.to_str().context("the folder of the backup has a name that is no text")?.to_owned();
         Ok(BackupTargetSpec { location, secret: self.secret()? })

@@ -1,8 +1,9 @@
 //! Where a backup lies: named objects that are written whole, read by ranges, listed and removed.
 //!
 //! Apart so that nothing else of the backup knows whether it writes files or to a bucket. A name appears only when its
-//! content is whole and durable. Every call has one deadline, `backup.timeout`.
+//! content is whole and durable. Every call has one deadline, `backup.timeout`: in a bucket, every request.
 
+mod bucket;
 mod folder;
 
 use std::ops::Range;
@@ -11,8 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use posthouse_conf::Backup as Settings;
+
 use crate::error::Error;
+pub(crate) use bucket::Bucket;
 use folder::Folder;
+
+/// Where what has no name yet is made, or noted.
+const UNFINISHED: &str = "unfinished/";
 
 /// One place; a cheap clone.
 #[derive(Clone)]
@@ -24,6 +31,7 @@ pub(crate) struct Place {
 #[derive(Clone)]
 enum Kind {
     Folder(Folder),
+    Bucket(Bucket),
 }
 
 /// An object as a list shows it.
@@ -34,12 +42,22 @@ pub(crate) struct Listed {
 }
 
 impl Place {
-    /// The place of a folder's path.
-    pub fn at(location: &str, timeout: Duration) -> Result<Self, Error> {
-        if location.contains("://") {
-            return Err(Error::Refused(format!("{location}: a backup lies in a folder")));
-        }
-        Ok(Self { kind: Kind::Folder(Folder::new(Path::new(location))), timeout })
+    /// The place of a folder's path, or of `s3://BUCKET/PREFIX`.
+    pub fn at(location: &str, settings: &Settings) -> Result<Self, Error> {
+        let kind = match location.split_once("://") {
+            None => Kind::Folder(Folder::new(Path::new(location))),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("s3") => Kind::Bucket(Bucket::at(rest, settings)?),
+            Some(_) => {
+                let reason = "a backup lies in a folder or at s3://BUCKET/PREFIX";
+                return Err(Error::Refused(format!("{location}: {reason}")));
+            }
+        };
+        Ok(Self { kind, timeout: settings.timeout.get() })
+    }
+
+    #[cfg(test)]
+    pub fn of_bucket(bucket: Bucket, settings: &Settings) -> Self {
+        Self { kind: Kind::Bucket(bucket), timeout: settings.timeout.get() }
     }
 
     /// Writes an object, whole or not at all.
@@ -53,11 +71,16 @@ impl Place {
     pub async fn put_new(&self, name: &str, content: Bytes) -> Result<bool, Error> {
         match &self.kind {
             Kind::Folder(folder) => self.timed(name, folder.put_new(name, content)).await,
+            Kind::Bucket(bucket) => bucket.put_new(name, content).await,
         }
     }
 
     /// A whole object of at most `max` octets; `None`: there is none.
     pub async fn get(&self, name: &str, max: u64) -> Result<Option<Bytes>, Error> {
+        if let Kind::Bucket(bucket) = &self.kind {
+            // One request instead of two.
+            return bucket.get(name, max).await;
+        }
         match self.size(name).await? {
             None => Ok(None),
             Some(size) if size > max => Err(Error::BackupDamaged(format!("{name} has {size} octets, over {max}"))),
@@ -69,6 +92,7 @@ impl Place {
     pub async fn read(&self, name: &str, range: Range<u64>) -> Result<Bytes, Error> {
         match &self.kind {
             Kind::Folder(folder) => self.timed(name, folder.read(name, range)).await,
+            Kind::Bucket(bucket) => bucket.read(name, range).await,
         }
     }
 
@@ -76,6 +100,7 @@ impl Place {
     pub async fn size(&self, name: &str) -> Result<Option<u64>, Error> {
         match &self.kind {
             Kind::Folder(folder) => self.timed(name, folder.size(name)).await,
+            Kind::Bucket(bucket) => bucket.size(name).await,
         }
     }
 
@@ -84,6 +109,15 @@ impl Place {
         match &self.kind {
             // A list may be long: its parts are bounded by the system, not by one wait.
             Kind::Folder(folder) => folder.list(below).await,
+            Kind::Bucket(bucket) => bucket.list(below).await,
+        }
+    }
+
+    /// Whether nothing is there.
+    pub async fn is_empty(&self) -> Result<bool, Error> {
+        match &self.kind {
+            Kind::Folder(folder) => Ok(folder.list("").await?.is_empty()),
+            Kind::Bucket(bucket) => bucket.is_empty().await,
         }
     }
 
@@ -91,6 +125,7 @@ impl Place {
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         match &self.kind {
             Kind::Folder(folder) => self.timed(name, folder.delete(name)).await,
+            Kind::Bucket(bucket) => bucket.delete(name).await,
         }
     }
 
@@ -98,6 +133,7 @@ impl Place {
     pub async fn upload(&self, name: &str) -> Result<Upload, Error> {
         let kind = match &self.kind {
             Kind::Folder(folder) => UploadKind::Folder(self.timed(name, folder.upload(name)).await?),
+            Kind::Bucket(bucket) => UploadKind::Bucket(bucket.upload(name)),
         };
         Ok(Upload { kind, name: name.to_owned(), timeout: self.timeout })
     }
@@ -106,6 +142,7 @@ impl Place {
     pub async fn tidy(&self) -> Result<(), Error> {
         match &self.kind {
             Kind::Folder(folder) => folder.tidy().await,
+            Kind::Bucket(bucket) => bucket.tidy().await,
         }
     }
 
@@ -123,12 +160,14 @@ pub(crate) struct Upload {
 
 enum UploadKind {
     Folder(folder::Part),
+    Bucket(bucket::Part),
 }
 
 impl Upload {
     pub async fn write(&mut self, content: Bytes) -> Result<(), Error> {
         match &mut self.kind {
             UploadKind::Folder(part) => timed(self.timeout, &self.name, part.write(content)).await,
+            UploadKind::Bucket(part) => part.write(content).await,
         }
     }
 
@@ -136,6 +175,7 @@ impl Upload {
     pub async fn finish(self) -> Result<(), Error> {
         match self.kind {
             UploadKind::Folder(part) => timed(self.timeout, &self.name, part.finish()).await,
+            UploadKind::Bucket(part) => part.finish().await,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::error::Error;
 /// Where a backup lies, and what opens it.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// The path of a folder.
+    /// The path of a folder, or `s3://BUCKET/PREFIX`.
     pub location: String,
     /// A passphrase or the content of a key file; `None`: not encrypted.
     pub secret: Option<Secret<String>>,
@@ -61,7 +61,10 @@ const PASSES_MAX: u32 = 64;
 impl Target {
     /// Opens a target that is there.
     pub async fn open(access: &Access, settings: &Settings) -> Result<Self, Error> {
-        let place = Place::at(&access.location, settings.timeout.get())?;
+        Self::open_in(Place::at(&access.location, settings)?, access, settings).await
+    }
+
+    pub(super) async fn open_in(place: Place, access: &Access, settings: &Settings) -> Result<Self, Error> {
         match place.get(HEADER, HEADER_MAX).await? {
             Some(header) => Self::with(place, &header, access, settings).await,
             None => Err(Error::Refused(format!("there is no backup at {}", access.location))),
@@ -70,12 +73,15 @@ impl Target {
 
     /// Opens a target, made now where there is nothing yet.
     pub async fn open_or_create(access: &Access, settings: &Settings) -> Result<Self, Error> {
-        let place = Place::at(&access.location, settings.timeout.get())?;
+        Self::open_or_create_in(Place::at(&access.location, settings)?, access, settings).await
+    }
+
+    pub(super) async fn open_or_create_in(place: Place, access: &Access, settings: &Settings) -> Result<Self, Error> {
         if let Some(header) = place.get(HEADER, HEADER_MAX).await? {
             return Self::with(place, &header, access, settings).await;
         }
-        if !place.list("").await?.is_empty() {
-            return Err(Error::Refused(format!("{} holds something else: name an empty folder", access.location)));
+        if !place.is_empty().await? {
+            return Err(Error::Refused(format!("{} holds something else: name an empty place", access.location)));
         }
         let header = encode_header(&new_header(access.secret.as_ref()).await?);
         place.put_new(HEADER, header.clone()).await?;

@@ -1,47 +1,113 @@
 //! Backups end to end: taken of a store that changes, read back, damaged, pruned, restored elsewhere.
 #![allow(clippy::unwrap_used)]
 
+mod bucket;
 mod changing;
 mod damage;
 mod lacking;
 mod under_way;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use posthouse_conf::Backup as Settings;
 use posthouse_mail::secret::Secret;
 use posthouse_mail::{AccountId, Address, SpecialUse, Uid};
 
 use super::image::OpenPoint;
+use super::place::{Bucket, Place};
 use super::restore::{Wish, whole};
 use super::{Access, Target, prune, run, verify};
 use crate::error::Error;
+use crate::fixture::objects::{Flaky, Moto};
 use crate::fixture::{ALICE, DOMAIN, Fixture, NOW, address, fence, flags, uids, writer};
 use crate::message::{self, Expunge, ExpungeWhich, FlagChange, SetFlags};
 use crate::store::Store;
 use crate::{account, check, domain, keys, mailbox};
 
-/// A folder for backups beside a store to take them of.
+/// Where the backups of a case lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Folder,
+    /// A bucket that is held in memory.
+    Memory,
+    /// A bucket of moto's.
+    Moto,
+}
+
+/// Runs a case in every kind of place.
+macro_rules! in_every_place {
+    ($($case:ident)*) => {
+        mod folder { $(#[tokio::test] async fn $case() { super::$case(super::Rig::of(super::Kind::Folder).await).await; })* }
+        mod memory { $(#[tokio::test] async fn $case() { super::$case(super::Rig::of(super::Kind::Memory).await).await; })* }
+        mod moto {
+            $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "needs moto: .ci/run installs it"]
+            async fn $case() { super::$case(super::Rig::of(super::Kind::Moto).await).await; })*
+        }
+    };
+}
+use Kind::Folder;
+pub(super) use in_every_place;
+
+in_every_place! {
+    a_site_comes_back_message_by_message
+    a_second_backup_writes_only_what_changed
+    each_point_is_what_the_site_was_then
+    a_restore_that_was_cut_short_goes_on
+    a_part_is_read_in_the_order_of_its_uids
+}
+
+/// A place for backups beside a store to take them of.
 pub(super) struct Rig {
     pub fixture: Fixture,
     pub dir: tempfile::TempDir,
     pub settings: Settings,
+    pub memory: Arc<Flaky>,
+    pub moto: Option<Moto>,
+    kind: Kind,
 }
 
 impl Rig {
     pub async fn new() -> Self {
+        Self::of(Folder).await
+    }
+
+    pub async fn of(kind: Kind) -> Self {
         // Small steps, so that a few messages need several of each.
-        let settings = Settings { rows_at_once: 3, replay_max: 2, read_ahead: 2, ..Settings::default() };
-        Self { fixture: Fixture::new().await, dir: tempfile::tempdir().unwrap(), settings }
+        let mut settings = Settings { rows_at_once: 3, replay_max: 2, read_ahead: 2, ..Settings::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let moto = (kind == Kind::Moto).then(Moto::start);
+        if let Some(moto) = &moto {
+            settings.object_store = service(moto, dir.path());
+        }
+        Self { fixture: Fixture::new().await, dir, settings, memory: Arc::default(), moto, kind }
     }
 
     pub fn access(&self) -> Access {
-        Access { location: self.dir.path().join("backup").to_str().unwrap().to_owned(), secret: None }
+        let location = match self.kind {
+            Kind::Folder => self.dir.path().join("backup").to_str().unwrap().to_owned(),
+            Kind::Memory | Kind::Moto => "s3://mail/of/site".to_owned(),
+        };
+        Access { location, secret: None }
+    }
+
+    pub fn place(&self) -> Place {
+        if self.kind != Kind::Memory {
+            return Place::at(&self.access().location, &self.settings).unwrap();
+        }
+        // So that a few messages need several parts.
+        let (timeout, part) = (self.settings.timeout.get(), 64 << 10);
+        Place::of_bucket(Bucket::over(self.memory.clone(), ("mail", "of/site"), timeout, part), &self.settings)
     }
 
     pub async fn target(&self) -> Target {
-        Target::open_or_create(&self.access(), &self.settings).await.unwrap()
+        self.target_for(&self.access()).await.unwrap()
+    }
+
+    pub async fn target_for(&self, access: &Access) -> Result<Target, Error> {
+        Target::open_or_create_in(self.place(), access, &self.settings).await
     }
 
     pub async fn take(&self) -> super::Taken {
@@ -101,19 +167,29 @@ impl Rig {
         message::expunge(&self.fixture.store, &writer(ALICE), &expunge).await.unwrap();
     }
 
-    /// Every file of the backup.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut open = vec![self.dir.path().join("backup")];
-        while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { open.push(path) } else { found.push(path) }
-            }
-        }
-        found.sort();
-        found
+    /// Every object of the backup.
+    pub async fn names(&self) -> Vec<String> {
+        let listed = self.place().list("").await.unwrap();
+        let mut names: Vec<String> = listed.into_iter().map(|object| object.name).collect();
+        names.sort();
+        names
     }
+
+    pub async fn octets(&self, name: &str) -> Vec<u8> {
+        self.place().get(name, u64::MAX).await.unwrap().unwrap().to_vec()
+    }
+
+    pub async fn lay(&self, name: &str, octets: &[u8]) {
+        self.place().put(name, Bytes::copy_from_slice(octets)).await.unwrap();
+    }
+}
+
+/// moto as the configuration names it.
+pub(super) fn service(moto: &Moto, dir: &std::path::Path) -> posthouse_conf::backup::ObjectStore {
+    let secret_key_file = dir.join("secret");
+    std::fs::write(&secret_key_file, "secret\n").unwrap();
+    let (endpoint, access_key_id) = (moto.endpoint.clone(), "key".to_owned());
+    posthouse_conf::backup::ObjectStore { endpoint, access_key_id, secret_key_file, ..Default::default() }
 }
 
 /// An empty store elsewhere.
@@ -156,9 +232,7 @@ pub(super) async fn seen(store: &Store, id: AccountId) -> BTreeMap<(String, u32)
     all
 }
 
-#[tokio::test]
-async fn a_site_comes_back_message_by_message() {
-    let rig = Rig::new().await;
+async fn a_site_comes_back_message_by_message(rig: Rig) {
     rig.fill().await;
     let store = &rig.fixture.store;
     rig.fixture.account(AccountId::new(0xb0b), "bob@x.test", Some(1 << 30)).await;
@@ -191,9 +265,7 @@ async fn a_site_comes_back_message_by_message() {
     }
 }
 
-#[tokio::test]
-async fn a_second_backup_writes_only_what_changed() {
-    let rig = Rig::new().await;
+async fn a_second_backup_writes_only_what_changed(rig: Rig) {
     rig.fill().await;
     let first = rig.take().await;
     let second = rig.take().await;
@@ -209,9 +281,7 @@ async fn a_second_backup_writes_only_what_changed() {
     assert_eq!(points.iter().map(|point| &point.id).collect::<Vec<_>>(), [&first.point, &second.point, &third.point]);
 }
 
-#[tokio::test]
-async fn each_point_is_what_the_site_was_then() {
-    let rig = Rig::new().await;
+async fn each_point_is_what_the_site_was_then(rig: Rig) {
     rig.fill().await;
     let mut points = Vec::new();
     for step in 1..=3 {
@@ -247,9 +317,7 @@ async fn a_site_goes_into_an_empty_store_only() {
     rig.fixture.assert_whole().await;
 }
 
-#[tokio::test]
-async fn a_restore_that_was_cut_short_goes_on() {
-    let rig = Rig::new().await;
+async fn a_restore_that_was_cut_short_goes_on(rig: Rig) {
     rig.fill().await;
     for number in 0..4 {
         rig.fixture.account(AccountId::new(100 + number), &format!("u{number}@x.test"), None).await;
@@ -275,9 +343,7 @@ async fn a_restore_that_was_cut_short_goes_on() {
     assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
 }
 
-#[tokio::test]
-async fn a_part_is_read_in_the_order_of_its_uids() {
-    let rig = Rig::new().await;
+async fn a_part_is_read_in_the_order_of_its_uids(rig: Rig) {
     rig.fill().await;
     rig.take().await;
     let mut point = OpenPoint::open(&rig.target().await, None).await.unwrap();

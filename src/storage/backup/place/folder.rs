@@ -9,11 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Listed;
+use super::{Listed, UNFINISHED};
 use crate::error::{Error, from_io};
-
-/// Files that have no name yet.
-const UNFINISHED: &str = "unfinished";
 
 #[derive(Clone)]
 pub(super) struct Folder {

@@ -4,47 +4,53 @@ use std::time::Duration;
 
 use posthouse_mail::secret::Secret;
 
-use super::{Elsewhere, Rig, seen};
+use super::{Elsewhere, Kind, Rig, in_every_place, seen};
 use crate::backup::lock::Lock;
 use crate::backup::{Access, Target, prune, run, verify};
 use crate::error::Error;
 use crate::fixture::ALICE;
 
-#[tokio::test]
-async fn every_damaged_or_missing_object_is_found() {
-    let rig = Rig::new().await;
+in_every_place! {
+    every_damaged_or_missing_object_is_found
+    a_damaged_pack_is_written_anew_by_the_next_run
+    what_was_found_damaged_is_written_anew
+    a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used
+    a_lock_holds_until_it_has_been_silent_for_long
+    an_encrypted_backup_opens_with_its_key_only
+    a_place_with_something_else_is_no_target
+}
+
+async fn every_damaged_or_missing_object_is_found(rig: Rig) {
     rig.fill().await;
     rig.take().await;
     let target = rig.target().await;
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
-    let objects: Vec<_> = rig.files().into_iter().filter(|path| !path.ends_with("posthouse-backup")).collect();
+    let objects: Vec<_> = rig.names().await.into_iter().filter(|name| name != "posthouse-backup").collect();
     assert!(objects.len() >= 6, "{objects:?}");
-    for path in objects {
-        let whole = std::fs::read(&path).unwrap();
+    for name in objects {
+        let whole = rig.octets(&name).await;
         let mut wrong = whole.clone();
         let middle = wrong.len() / 2;
         wrong[middle] ^= 0x10;
         for damage in [wrong, whole[..whole.len() - 1].to_vec()] {
-            std::fs::write(&path, damage).unwrap();
+            rig.lay(&name, &damage).await;
             let verified = verify(&target, &mut |_| {}).await.unwrap();
-            assert!(!verified.is_whole(), "{}", path.display());
+            assert!(!verified.is_whole(), "{name}");
         }
-        std::fs::remove_file(&path).unwrap();
-        let is_point = path.to_str().unwrap().contains("points");
-        assert_eq!(verify(&target, &mut |_| {}).await.unwrap().is_whole(), is_point, "{}", path.display());
-        std::fs::write(&path, whole).unwrap();
+        rig.place().delete(&name).await.unwrap();
+        let is_point = name.starts_with("points/");
+        assert_eq!(verify(&target, &mut |_| {}).await.unwrap().is_whole(), is_point, "{name}");
+        rig.lay(&name, &whole).await;
     }
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
 }
 
-#[tokio::test]
-async fn a_damaged_pack_is_written_anew_by_the_next_run() {
-    let rig = Rig::new().await;
+async fn a_damaged_pack_is_written_anew_by_the_next_run(rig: Rig) {
     rig.fill().await;
     rig.take().await;
-    let pack = rig.files().into_iter().find(|path| path.to_str().unwrap().contains("packs")).unwrap();
-    let length = std::fs::metadata(&pack).unwrap().len();
-    std::fs::File::options().write(true).open(&pack).unwrap().set_len(length / 2).unwrap();
+    let pack = rig.names().await.into_iter().find(|name| name.starts_with("packs/")).unwrap();
+    let octets = rig.octets(&pack).await;
+    rig.lay(&pack, &octets[..octets.len() / 2]).await;
     let again = rig.take().await;
     assert_eq!(again.bodies, 7);
     let elsewhere = Elsewhere::new().await;
@@ -52,17 +58,14 @@ async fn a_damaged_pack_is_written_anew_by_the_next_run() {
     assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
 }
 
-#[tokio::test]
-async fn what_was_found_damaged_is_written_anew() {
-    let rig = Rig::new().await;
+async fn what_was_found_damaged_is_written_anew(rig: Rig) {
     rig.fill().await;
     rig.take().await;
-    for path in rig.files() {
-        let name = path.to_str().unwrap();
-        if name.contains("rows") || name.contains("packs") {
-            let mut octets = std::fs::read(&path).unwrap();
+    for name in rig.names().await {
+        if name.starts_with("rows/") || name.starts_with("packs/") {
+            let mut octets = rig.octets(&name).await;
             octets[30] ^= 1;
-            std::fs::write(&path, octets).unwrap();
+            rig.lay(&name, &octets).await;
         }
     }
     // What a damaged object named is found by the run that writes it anew, and mended by the next.
@@ -83,9 +86,7 @@ async fn what_was_found_damaged_is_written_anew() {
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
 }
 
-#[tokio::test]
-async fn a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used() {
-    let mut rig = Rig::new().await;
+async fn a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used(mut rig: Rig) {
     rig.settings.pack_max = posthouse_conf::Size::kib(1);
     rig.fill().await;
     let first = rig.take().await;
@@ -107,7 +108,7 @@ async fn a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used()
     assert_eq!(target.points().await.unwrap().len(), 1);
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
     // The run that was dropped gives its lock back.
-    while rig.files().iter().any(|path| path.ends_with("lock")) {
+    while rig.names().await.iter().any(|name| name == "lock") {
         tokio::task::yield_now().await;
     }
     let second = rig.take().await;
@@ -118,9 +119,7 @@ async fn a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used()
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
 }
 
-#[tokio::test]
-async fn a_lock_holds_until_it_has_been_silent_for_long() {
-    let mut rig = Rig::new().await;
+async fn a_lock_holds_until_it_has_been_silent_for_long(mut rig: Rig) {
     let target = rig.target().await;
     let held = Lock::take(&target).await.unwrap();
     let refused = run(&rig.fixture.store, &target, "h", &mut |_| {}).await;
@@ -135,36 +134,30 @@ async fn a_lock_holds_until_it_has_been_silent_for_long() {
     assert!(matches!(held.release().await, Err(Error::Refused(_))), "it is another's");
 }
 
-#[tokio::test]
-async fn an_encrypted_backup_opens_with_its_key_only() {
-    let rig = Rig::new().await;
+async fn an_encrypted_backup_opens_with_its_key_only(rig: Rig) {
     rig.fill().await;
     let access = |secret: Option<&str>| Access { secret: secret.map(|s| Secret::new(s.to_owned())), ..rig.access() };
     let right = access(Some("correct horse"));
-    let target = Target::open_or_create(&right, &rig.settings).await.unwrap();
+    let target = rig.target_for(&right).await.unwrap();
     let taken = run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap();
     assert!(taken.is_whole());
     for wrong in [None, Some("battery staple")] {
-        let opened = Target::open(&access(wrong), &rig.settings).await;
+        let opened = Target::open_in(rig.place(), &access(wrong), &rig.settings).await;
         assert!(matches!(opened, Err(Error::Refused(_))), "{wrong:?}");
     }
-    for path in rig.files() {
-        let octets = std::fs::read(&path).unwrap();
+    for name in rig.names().await {
+        let octets = rig.octets(&name).await;
         for plain in [b"alice@x.test".as_slice(), b"Return-Path", b"Work"] {
-            assert!(!octets.windows(plain.len()).any(|window| window == plain), "{}", path.display());
+            assert!(!octets.windows(plain.len()).any(|window| window == plain), "{name}");
         }
     }
     let elsewhere = Elsewhere::new().await;
-    elsewhere.restore(&Target::open(&right, &rig.settings).await.unwrap(), None).await.unwrap();
+    elsewhere.restore(&rig.target_for(&right).await.unwrap(), None).await.unwrap();
     assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
 }
 
-#[tokio::test]
-async fn a_folder_with_something_else_is_no_target() {
-    let rig = Rig::new().await;
-    let folder = rig.dir.path().join("backup");
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("letter.txt"), "Dear Bob").unwrap();
-    assert!(matches!(Target::open(&rig.access(), &rig.settings).await, Err(Error::Refused(_))));
-    assert!(matches!(Target::open_or_create(&rig.access(), &rig.settings).await, Err(Error::Refused(_))));
+async fn a_place_with_something_else_is_no_target(rig: Rig) {
+    rig.lay("letter.txt", b"Dear Bob").await;
+    assert!(matches!(Target::open_in(rig.place(), &rig.access(), &rig.settings).await, Err(Error::Refused(_))));
+    assert!(matches!(rig.target_for(&rig.access()).await, Err(Error::Refused(_))));
 }
