@@ -5,6 +5,7 @@
 pub mod client;
 pub mod dns;
 pub mod mail_client;
+pub mod object_store;
 pub mod program;
 pub mod remote_host;
 pub mod tool;

@@ -155,6 +155,7 @@ impl Demo {
             .args(arguments)
             .arg("--data")
             .arg(self.data())
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
