@@ -24,6 +24,7 @@ use crate::transaction::Transaction;
 
 mod cipher;
 pub(crate) mod frame;
+pub(crate) mod heal;
 pub(crate) mod key_file;
 pub(crate) mod key_ring;
 pub(crate) mod object;

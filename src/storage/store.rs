@@ -14,6 +14,7 @@ use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 use rand::Rng as _;
 
+use crate::blob::heal;
 use crate::blob::key_file::{self, KeyId};
 use crate::blob::object::Objects;
 use crate::blob::place::Place;
@@ -24,7 +25,7 @@ use crate::blob::scrub::{self, ScrubReport};
 use crate::blob::segment::SegmentNumber;
 use crate::blob::sweep::{SweepReport, Sweeper};
 use crate::blob::tier::{self, TierReport};
-use crate::blob::{Blobs, BodyWriter};
+use crate::blob::{Blobs, BodyWriter, StagedBody};
 use crate::engine::served::{Connector, Served, Server};
 use crate::engine::{Embedded, Engine, FoundationDb, Kv, Watch};
 use crate::error::{Error, from_io};
@@ -196,6 +197,11 @@ impl Store {
     /// A part of a body; a range past its end is cut. Reads and verifies only the frames that it needs.
     pub async fn body_read(&self, body: &BodyRef, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
         self.blobs.read(&body.blob, range).await
+    }
+
+    /// Puts a staged body in the place of an equal one that cannot be read any more: see `blob::heal`.
+    pub async fn heal(&self, staged: &StagedBody) -> Result<bool, Error> {
+        heal::run(self, &self.blobs, staged).await
     }
 
     /// Hashes content to the name of its body.

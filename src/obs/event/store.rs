@@ -118,6 +118,13 @@ event! {
 }
 
 event! {
+    /// A restore brought a body whose like could not be read any more, and it took its place.
+    BodyHealed { blob: String }
+    info "a damaged body is whole again"
+    |event| BLOBS.with_label_values(&["healed"]).inc()
+}
+
+event! {
     /// How far the pass of the scrub is.
     ScrubAdvanced { permille: i64 }
     silent ""

@@ -109,6 +109,13 @@ pub async fn whole(
     Ok(restored)
 }
 
+/// The point of a restore that was cut short: until it is brought to its end the store lacks accounts, and mail to them would
+/// be refused.
+pub async fn unfinished(store: &Store) -> Result<Option<String>, Error> {
+    let mark = store.snapshot().get(&keys::meta(MARK)).await?;
+    Ok(mark.map(|mark| String::from_utf8_lossy(&mark).into_owned()))
+}
+
 /// The store is empty, or the same point was being restored to it.
 async fn begin(txn: &mut Transaction<'_>, mark: &[u8]) -> Result<(), Error> {
     let key = keys::meta(MARK);

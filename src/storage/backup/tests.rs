@@ -338,7 +338,10 @@ async fn a_restore_that_was_cut_short_goes_on(rig: Rig) {
         _ = is_cut.recv() => {}
         done = whole(&elsewhere.store, &target, &wish, (&fence, NOW), &mut progress) => panic!("not cut: {done:?}"),
     }
+    let point = target.points().await.unwrap().remove(0).id;
+    assert_eq!(super::restore::unfinished(&elsewhere.store).await, Ok(Some(point)));
     let restored = elsewhere.restore(&target, None).await.unwrap();
+    assert_eq!(super::restore::unfinished(&elsewhere.store).await, Ok(None));
     assert_eq!(restored.accounts, 5);
     assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
 }

@@ -164,6 +164,20 @@ async fn clear_due_stages(txn: &mut Transaction<'_>, due: &KeyRange) -> Result<u
     Ok(page.rows.len())
 }
 
+/// Gives up the places where a body's frames lie.
+pub(super) fn vacate(txn: &mut Transaction<'_>, row: &BlobRow) -> Result<(), Error> {
+    for (segment, stored) in row.stored_in_segments() {
+        txn.atomic_add(&keys::segment(segment), -stored);
+    }
+    if row.chunks > 0 {
+        rows::clear(txn, &row.stage()?);
+    }
+    if !row.object.is_empty() {
+        tier::free(txn, row)?;
+    }
+    Ok(())
+}
+
 /// Deletes a blob's row if no reference is left, not even a tombstone.
 async fn free_unreferenced(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<bool, Error> {
     let state = keys::blob_state(blob);
@@ -174,16 +188,7 @@ async fn free_unreferenced(txn: &mut Transaction<'_>, blob: &BlobId) -> Result<b
     if !txn.range_sealed(RangeRequest::new(&refs.begin, &refs.end).limit(1)).await?.rows.is_empty() {
         return Ok(false);
     }
-    let row = BlobRow::decode(&value)?;
-    for (segment, stored) in row.stored_in_segments() {
-        txn.atomic_add(&keys::segment(segment), -stored);
-    }
-    if row.chunks > 0 {
-        rows::clear(txn, &row.stage()?);
-    }
-    if !row.object.is_empty() {
-        tier::free(txn, &row)?;
-    }
+    vacate(txn, &BlobRow::decode(&value)?)?;
     txn.clear(&keys::large_blob(blob));
     txn.clear(&state);
     Ok(true)

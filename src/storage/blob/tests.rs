@@ -46,6 +46,8 @@ on_every_place! {
     a_rotation_wraps_every_key_anew_and_loses_nothing
     a_body_that_is_staged_again_while_it_is_read_is_found
     a_damaged_row_stops_no_work_on_the_others
+    a_damaged_body_is_whole_again_once_it_is_brought_back
+    a_body_whose_row_is_damaged_is_whole_again_once_it_is_brought_back
 }
 
 struct Rig {
@@ -671,4 +673,56 @@ async fn a_damaged_row_stops_no_work_on_the_others(rig: Rig) {
         assert_eq!(key_ring::key_of(&row.key), active, "wrapped anew");
     }
     rig.store.rewrite_segments().await.expect("rewritten");
+}
+
+/// What a restore does: equal content comes again, while the one that is there cannot be read.
+async fn a_damaged_body_is_whole_again_once_it_is_brought_back(rig: Rig) {
+    let content = noise(40, 100_000);
+    let (body, other) = (rig.keep(&content, 1).await, rig.keep(&noise(41, 100_000), 2).await);
+    let rig = rig.reopen().await;
+    assert_eq!(rig.store.heal(&rig.stage(&content).await).await, Ok(false), "it is sound");
+    match rig.kind {
+        Kind::Segments => {
+            let row = rig.store.blobs().row(&body.blob).await.expect("a read").expect("a row");
+            let place = row.placed().next().expect("a frame").offset + 100;
+            let file = std::fs::File::options().write(true).open(&rig.segments()[0]).expect("a segment");
+            std::os::unix::fs::FileExt::write_all_at(&file, b"damage", place).expect("written");
+        }
+        Kind::Rows | Kind::Served => {
+            let stage =
+                rig.store.blobs().row(&body.blob).await.expect("a read").expect("a row").stage().expect("a stage");
+            let laid = rig.store.transact(|txn| {
+                txn.set(&keys::blob_chunk(&stage, 0), b"damage");
+                Box::pin(async { Ok(()) })
+            });
+            laid.await.expect("committed");
+        }
+    }
+    assert!(matches!(rig.read(&body, 0..100_000).await, Err(Error::Corrupt(_))));
+    rig.keep(&content, 3).await;
+    assert!(matches!(rig.read(&body, 0..100_000).await, Err(Error::Corrupt(_))), "a reference alone mends nothing");
+    assert_eq!(rig.store.heal(&rig.stage(&content).await).await, Ok(true));
+    assert_eq!(rig.read(&body, 0..100_000).await.expect("read"), content);
+    assert_eq!(rig.read(&other, 0..100_000).await.expect("read"), noise(41, 100_000));
+    assert_counted(&rig).await;
+    let rig = rig.reopen().await;
+    assert_eq!(rig.read(&body, 0..100_000).await.expect("read"), content);
+    assert_eq!(
+        rig.rows_of_stages().await,
+        if matches!(rig.kind, Kind::Segments) { (0, 0) } else { (8, 2) },
+        "two stagings that nobody took"
+    );
+}
+
+async fn a_body_whose_row_is_damaged_is_whole_again_once_it_is_brought_back(rig: Rig) {
+    let content = noise(42, 100_000);
+    let body = rig.keep(&content, 1).await;
+    let laid = rig.store.transact(|txn| {
+        txn.set_sealed(&keys::blob_state(&body.blob), b"not what was written");
+        Box::pin(async { Ok(()) })
+    });
+    laid.await.expect("committed");
+    assert!(matches!(rig.read(&body, 0..9).await, Err(Error::Corrupt(_))));
+    assert_eq!(rig.store.heal(&rig.stage(&content).await).await, Ok(true));
+    assert_eq!(rig.read(&body, 0..100_000).await.expect("read"), content);
 }
