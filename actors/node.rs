@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use posthouse_conf::Settings;
 use posthouse_storage::Store;
+use posthouse_storage::backup::restore;
 use posthouse_storage::gate::{Entry, Formats, Incarnation, Membership};
 use ractor::ActorRef;
 use thiserror::Error;
@@ -54,6 +55,10 @@ pub enum StartError {
     Filter(#[from] posthouse_filter::Error),
     #[error("sending: {0}")]
     Sending(String),
+    #[error(
+        "a restore of point {point} was cut short: begin it again, with --point {point}, before the node serves, or with an empty store"
+    )]
+    HalfRestored { point: String },
 }
 
 impl StartError {
@@ -131,9 +136,20 @@ impl Node {
 
     /// Binds every address first, then accepts on all: a taken port leaves nothing half open.
     pub async fn listen(&self) -> Result<(), StartError> {
+        self.refuse_half_restored().await?;
         opening::open(&self.services, &self.root, self.admin()).await?;
         self.services.ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// A store that a restore was cut short in lacks accounts: mail to them would be refused for good.
+    pub async fn refuse_half_restored(&self) -> Result<(), StartError> {
+        let services = &self.services;
+        let failed = |source| StartError::Store { dir: store_dir(&services.settings).display().to_string(), source };
+        match restore::unfinished(&services.store).await.map_err(failed)? {
+            Some(point) => Err(StartError::HalfRestored { point }),
+            None => Ok(()),
+        }
     }
 
     /// Reads the certificate and its key anew; new connections get it, and a pair that does not fit changes nothing.

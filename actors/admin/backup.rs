@@ -37,6 +37,10 @@ pub(super) async fn restore(services: &Services, order: RestoreOrder, progress: 
     if order.account.is_some() {
         return view(&part::run(services, &target, &order, progress).await?);
     }
+    // Accounts come one by one: mail to one that is not there yet would be refused for good.
+    if services.queues().is_ok() {
+        return Err("the node is running: stop it, then restore the whole site".to_owned());
+    }
     let wish = Wish { point: order.point, without_queue: order.without_queue };
     let fences = |shard| services.placement.fence(shard);
     let mut step = |step: &Step| tell(step, progress);

@@ -100,10 +100,13 @@ async fn begin(
     prepare: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
 ) -> anyhow::Result<Node> {
     let node = Node::start(settings).await?;
-    let opened = match prepare(&node).await {
-        Ok(()) => node.listen().await.map_err(Into::into),
-        Err(error) => Err(error),
+    let open = async {
+        // Before anything is put into a store that is half there.
+        node.refuse_half_restored().await?;
+        prepare(&node).await?;
+        node.listen().await.map_err(anyhow::Error::from)
     };
+    let opened = open.await;
     match opened {
         Ok(()) => Ok(node),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Backups of a running node, and back: a whole site into an empty store, a mailbox beside another.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +10,8 @@ use serde_json::Value;
 
 use crate::harness::mail_client::{Imap, Smtp, deliver, mailbox, message};
 use crate::harness::object_store::Moto;
-use crate::harness::program::Demo;
+use crate::harness::program::{Demo, Port};
+use crate::harness::{PATIENCE, tool};
 
 fn folder(demo: &Demo) -> String {
     demo.data().with_file_name("backup").to_str().expect("a plain name").to_owned()
@@ -166,4 +168,71 @@ fn a_mailbox_comes_back_beside_what_is_there() {
     assert_eq!(wrong.status.code(), Some(1), "without its key nothing opens: {wrong:?}");
     demo.json(&["backup", "prune", &backup, "--key-file", key, "--keep", "1"]);
     assert_eq!(demo.json(&["backup", &backup, "--verify", "--key-file", key])["whole"], true);
+}
+
+#[test]
+fn a_message_whose_body_is_damaged_is_whole_again_once_it_is_restored() {
+    let mut demo = Demo::start();
+    let text = (0..3000).map(|line| format!("line {line} of a body that is not short\n")).collect::<String>();
+    let text = format!("{}{text}", message("a@x.test", "b@y.test", "long"));
+    Imap::login(&demo, "alice@demo.test", "demo").append("INBOX", "", "01-Feb-2024 03:04:05 +0000", &text);
+    let backup = folder(&demo);
+    demo.json(&["backup", &backup]);
+    let then = mailbox(&demo, "alice@demo.test", "demo", "INBOX");
+
+    assert_eq!(demo.stop(), 0);
+    let segments = std::fs::read_dir(demo.data().join("store/segments")).expect("a folder");
+    for segment in segments {
+        let path = segment.expect("a segment").path();
+        let mut octets = std::fs::read(&path).expect("a file");
+        // Behind the header of the file.
+        octets.iter_mut().skip(16).for_each(|octet| *octet ^= 1);
+        std::fs::write(&path, octets).expect("written");
+    }
+    demo.run();
+    assert_eq!(demo.command(&["check", "--store"]).status.code(), Some(1), "the body is damaged");
+    demo.json(&["restore", &backup, "--account", "alice@demo.test", "--mailbox", "INBOX", "--into", "Restored"]);
+    assert_eq!(mailbox(&demo, "alice@demo.test", "demo", "Restored"), then);
+    assert_eq!(mailbox(&demo, "alice@demo.test", "demo", "INBOX"), then, "whoever has the body has it again");
+    assert_eq!(demo.json(&["check", "--store"])["whole"], true);
+}
+
+#[test]
+fn a_site_is_restored_on_a_stopped_node_and_served_when_it_is_whole() {
+    let mut demo = Demo::start();
+    fill(&demo);
+    let backup = folder(&demo);
+    let taken = demo.json(&["backup", &backup]);
+    let alice = contents(&demo, "alice@demo.test");
+    let refused = demo.command(&["restore", &backup]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && told.contains("the node is running"), "{told}");
+
+    // A pack that cannot be read is away, not lost: the restore ends in the middle.
+    assert_eq!(demo.stop(), 0);
+    std::fs::remove_dir_all(demo.data().join("store")).expect("the store is lost");
+    let pack = only_file(Path::new(&backup).join("packs"));
+    let aside = pack.with_extension("aside");
+    std::fs::rename(&pack, &aside).expect("moved");
+    std::os::unix::fs::symlink(&pack, &pack).expect("a link that leads nowhere");
+    assert_eq!(demo.command(&["restore", &backup]).status.code(), Some(1));
+    let offset = (demo.port(Port::Smtp) - 2525).to_string();
+    let data = demo.data();
+    let start = ["demo", "--port-offset", &offset, "--data", data.to_str().expect("a plain name")];
+    let started = tool::run(&data, PATIENCE, env!("CARGO_BIN_EXE_posthouse"), &start);
+    let point = taken["point"].as_str().expect("a point");
+    assert!(!started.is_success && started.output.contains(&format!("--point {point}")), "{}", started.output);
+    std::fs::remove_file(&pack).expect("removed");
+    std::fs::rename(&aside, &pack).expect("moved");
+    let restored = demo.json(&["restore", &backup]);
+    assert_eq!(restored["messages"], taken["messages"], "{restored}");
+    assert_eq!(demo.json(&["check", "--store"])["whole"], true);
+    demo.run();
+    assert_eq!(contents(&demo, "alice@demo.test"), alice);
+}
+
+fn only_file(folder: PathBuf) -> PathBuf {
+    let mut entries = std::fs::read_dir(&folder).expect("a folder");
+    let path = entries.next().expect("an entry").expect("an entry").path();
+    if path.is_dir() { only_file(path) } else { path }
 }

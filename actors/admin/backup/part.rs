@@ -163,6 +163,8 @@ impl Work<'_> {
                 }
                 staged => staged.map_err(words)?,
             };
+            // A body that is there and damaged would be taken for this one.
+            self.services.store.heal(&staged).await.map_err(words)?;
             under_way.push_back(deliver(self.services.mailboxes.clone(), self.id, append(target, message, staged)));
             if under_way.len() >= window {
                 self.note(under_way.next().await)?;
