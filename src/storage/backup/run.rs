@@ -111,7 +111,7 @@ impl Run<'_> {
         let id = point::id_at(started_at);
         point::save(self.target, &id, &row).await?;
         let written = Written { packs: octets.into_iter().map(str::to_owned).collect() };
-        let verified = verify::after_run(self.target, (&id, &row), &written, progress).await?;
+        let verified = verify::after_run((self.target, self.lock), (&id, &row), &written, progress).await?;
         let mut damaged = accounts.damaged;
         damaged.extend(transit.damaged);
         damaged.extend(first.damaged.iter().chain(&second.damaged).map(|blob| format!("the body {blob}")));

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use posthouse_conf::backup::Verify as Depth;
 
 use super::bundle;
+use super::lock::Lock;
 use super::pack::PackIndex;
 use super::point;
 use super::record::{PackRow, PointRow};
@@ -72,67 +73,78 @@ impl Verified {
 
 /// Reads everything back that any point names.
 pub async fn verify(target: &Target, progress: Progress<'_>) -> Result<Verified, Error> {
-    let mut verified = Verified::default();
-    let mut seen = HashSet::new();
+    let mut reader = Reader { target, lock: None, seen: HashSet::new(), verified: Verified::default(), progress };
     for id in point::ids(target).await? {
-        let Some(row) = verified.absorb(point::load(target, &id).await)? else { continue };
-        one(target, (&id, &row), &mut seen, |_| true, &mut verified, progress).await?;
+        let Some(row) = reader.verified.absorb(point::load(target, &id).await)? else { continue };
+        reader.point((&id, &row), |_| true).await?;
     }
-    Ok(verified)
+    Ok(reader.verified)
 }
 
-/// Reads a point back that was just written, as deep as `backup.verify` says.
+/// Reads a point back that was just written, as deep as `backup.verify` says. Its packs must not be pruned meanwhile.
 pub(crate) async fn after_run(
-    target: &Target,
+    (target, lock): (&Target, &mut Lock),
     (id, row): (&str, &PointRow),
     written: &Written,
     progress: Progress<'_>,
 ) -> Result<Verified, Error> {
-    let mut verified = Verified::default();
-    let mut seen = HashSet::new();
-    match target.settings.verify {
+    let (depth, lock) = (target.settings.verify, Some(lock));
+    let mut reader = Reader { target, lock, seen: HashSet::new(), verified: Verified::default(), progress };
+    match depth {
         Depth::Nothing => {}
-        Depth::Written => {
-            let is_new = |name: &str| written.packs.contains(name);
-            one(target, (id, row), &mut seen, is_new, &mut verified, progress).await?;
-        }
-        Depth::Everything => one(target, (id, row), &mut seen, |_| true, &mut verified, progress).await?,
+        Depth::Written => reader.point((id, row), |name| written.packs.contains(name)).await?,
+        Depth::Everything => reader.point((id, row), |_| true).await?,
     }
-    Ok(verified)
+    Ok(reader.verified)
 }
 
-/// One point. Packs that were read with another one are not read again.
-async fn one(
-    target: &Target,
-    (id, row): (&str, &PointRow),
-    seen: &mut HashSet<String>,
-    is_read: impl Fn(&str) -> bool,
-    verified: &mut Verified,
-    progress: Progress<'_>,
-) -> Result<(), Error> {
-    verified.points += 1;
-    let mut packs: Vec<PackRow> = Vec::new();
-    for name in &row.packs {
-        match verified.absorb(bundle::read(target, name).await)? {
-            Some(listed) => packs.extend(listed),
-            None => target.suspect(&rows_path(name)).await?,
-        }
-    }
-    let mut whole = Vec::new();
-    for (number, pack) in packs.iter().enumerate() {
-        progress(&verified.step(number, packs.len() + 1));
-        let Some(index) = verified.absorb(PackIndex::load(target, &pack.name, pack.octets).await)? else { continue };
-        whole.push(pack.clone());
-        if is_read(&pack.name) && seen.insert(pack.name.clone()) {
-            verified.packs += 1;
-            verified.bodies += u64::try_from(index.bodies().len()).unwrap_or(u64::MAX);
-            match verified.absorb(index.read_back(target).await)? {
-                Some(octets) => verified.octets += octets,
-                None => target.suspect(&pack.name).await?,
+/// Reads points back.
+struct Reader<'a, 'p> {
+    target: &'a Target,
+    /// Of the run that this is a part of.
+    lock: Option<&'a mut Lock>,
+    /// Packs that were read with another point.
+    seen: HashSet<String>,
+    verified: Verified,
+    progress: Progress<'p>,
+}
+
+impl Reader<'_, '_> {
+    async fn point(&mut self, (id, row): (&str, &PointRow), is_read: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let target = self.target;
+        self.verified.points += 1;
+        let mut packs: Vec<PackRow> = Vec::new();
+        for name in &row.packs {
+            match self.verified.absorb(bundle::read(target, name).await)? {
+                Some(listed) => packs.extend(listed),
+                None => target.suspect(&rows_path(name)).await?,
             }
         }
+        let mut whole = Vec::new();
+        for (number, pack) in packs.iter().enumerate() {
+            (self.progress)(&self.verified.step(number, packs.len() + 1));
+            renew(&mut self.lock).await?;
+            let loaded = PackIndex::load(target, &pack.name, pack.octets).await;
+            let Some(index) = self.verified.absorb(loaded)? else { continue };
+            whole.push(pack.clone());
+            if is_read(&pack.name) && self.seen.insert(pack.name.clone()) {
+                self.verified.packs += 1;
+                self.verified.bodies += u64::try_from(index.bodies().len()).unwrap_or(u64::MAX);
+                match self.verified.absorb(index.read_back(target).await)? {
+                    Some(octets) => self.verified.octets += octets,
+                    None => target.suspect(&pack.name).await?,
+                }
+            }
+        }
+        names::walk((target, &mut self.lock), (id, row), &whole, &mut self.verified).await?;
+        (self.progress)(&self.verified.step(packs.len() + 1, packs.len() + 1));
+        Ok(())
     }
-    names::walk(target, (id, row), &whole, verified).await?;
-    progress(&verified.step(packs.len() + 1, packs.len() + 1));
-    Ok(())
+}
+
+async fn renew(lock: &mut Option<&mut Lock>) -> Result<(), Error> {
+    match lock {
+        Some(lock) => lock.renew().await,
+        None => Ok(()),
+    }
 }

@@ -134,6 +134,27 @@ async fn a_lock_holds_until_it_has_been_silent_for_long(mut rig: Rig) {
     assert!(matches!(held.release().await, Err(Error::Refused(_))), "it is another's");
 }
 
+#[tokio::test]
+async fn the_lock_is_held_while_a_run_is_read_back() {
+    let mut rig = Rig::new().await;
+    rig.settings.lock_ttl = posthouse_conf::Span::ms(0);
+    rig.fill().await;
+    let lock = rig.dir.path().join("backup/lock");
+    let (mut begun, mut is_read) = (false, false);
+    let mut take_away = |step: &crate::backup::Step| {
+        if step.phase == crate::backup::Phase::Verify {
+            if !begun {
+                std::fs::remove_file(&lock).unwrap();
+            }
+            begun = true;
+            is_read = step.done == step.total;
+        }
+    };
+    let ended = run(&rig.fixture.store, &rig.target().await, "h", &mut take_away).await;
+    assert!(matches!(ended, Err(Error::Refused(_))), "{ended:?}");
+    assert!(begun && !is_read, "nobody asked for the lock while the packs were read");
+}
+
 async fn an_encrypted_backup_opens_with_its_key_only(rig: Rig) {
     rig.fill().await;
     let access = |secret: Option<&str>| Access { secret: secret.map(|s| Secret::new(s.to_owned())), ..rig.access() };

@@ -8,6 +8,7 @@ use posthouse_mail::BlobId;
 use super::Verified;
 use crate::backup::account;
 use crate::backup::bundle;
+use crate::backup::lock::Lock;
 use crate::backup::pack::PackIndex;
 use crate::backup::point::Accounts;
 use crate::backup::record::{AccountEntry, GoneEntry, MessageEntry, PackRow, PointRow, SiteEntry, TransitEntry};
@@ -17,7 +18,7 @@ use crate::record::transport::TransitRow;
 
 /// Walks one point.
 pub(super) async fn walk(
-    target: &Target,
+    (target, lock): (&Target, &mut Option<&mut Lock>),
     (id, row): (&str, &PointRow),
     packs: &[PackRow],
     verified: &mut Verified,
@@ -27,7 +28,7 @@ pub(super) async fn walk(
     let parts = bodies.div_ceil(at_once).max(1);
     for part in 0..parts {
         let held = Held::load(target, packs, (part, parts)).await?;
-        let mut walk = Walk { target, point: id, held, counts: part == 0, verified };
+        let mut walk = Walk { target, lock: &mut *lock, point: id, held, counts: part == 0, verified };
         walk.under_way(row).await?;
         walk.accounts(row).await?;
         if part == 0 {
@@ -77,8 +78,9 @@ fn half(blob: &BlobId) -> u128 {
     u128::from_be_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
 }
 
-struct Walk<'a> {
+struct Walk<'a, 'l> {
     target: &'a Target,
+    lock: &'a mut Option<&'l mut Lock>,
     point: &'a str,
     held: Held,
     /// The first walk counts what it sees.
@@ -86,7 +88,7 @@ struct Walk<'a> {
     verified: &'a mut Verified,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     async fn under_way(&mut self, row: &PointRow) -> Result<(), Error> {
         for name in &row.transit {
             for entry in self.bundle::<TransitEntry>(name).await? {
@@ -110,6 +112,7 @@ impl Walk<'_> {
                 Err(Error::BackupDamaged(_)) => continue,
                 Err(error) => return Err(error),
             };
+            super::renew(self.lock).await?;
             self.verified.accounts += u64::from(self.counts);
             let head = account::head(self.target, &entry).await;
             let Some(head) = self.verified.absorb(head)? else {
