@@ -18,6 +18,8 @@ use crate::transaction::Transaction;
 
 /// Octets of a body read at once.
 const PIECE: u64 = 1 << 20;
+/// Bodies without a reference that are looked up together.
+const UNHELD_MAX: usize = 1000;
 
 pub(super) async fn walk(
     store: &Store,
@@ -36,7 +38,7 @@ pub(super) async fn walk(
     report.absorb("segments", outcome)?;
     let outcome = proved_stages(store, report).await;
     report.absorb("frames of bodies", outcome)?;
-    let mut names = Names::default();
+    let (mut names, mut unheld) = (Names::default(), Unheld::default());
     let mut range = keys::blob_states();
     loop {
         // By their keys alone: a row that cannot be read was found before, and the bodies behind it count too.
@@ -44,7 +46,7 @@ pub(super) async fn walk(
         let page = store.snapshot().range_sealed(request).await?;
         for blob in page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).blob()) {
             report.walked.bodies += 1;
-            let outcome = held(store, &blob, report).await;
+            let outcome = unheld.add(store, blob, report).await;
             report.absorb(&format!("body {blob}"), outcome)?;
             if options.bodies {
                 body(store, blob, &mut names, report).await?;
@@ -59,6 +61,8 @@ pub(super) async fn walk(
             _ => break,
         }
     }
+    let outcome = unheld.tell(store, report).await;
+    report.absorb("bodies that nothing refers to", outcome)?;
     names.tell(report);
     Ok(())
 }
@@ -139,25 +143,47 @@ async fn tombstones(store: &Store, report: &mut Report) -> Result<(), Error> {
     }
 }
 
-/// What nobody refers to is on the list of what was only staged, so that the sweep will come to it.
-async fn held(store: &Store, blob: &BlobId, report: &mut Report) -> Result<(), Error> {
-    let mut txn = store.snapshot();
-    if codec::any(&mut txn, &keys::blob_refs(blob)).await? || txn.get(&keys::blob_state(blob)).await?.is_none() {
-        return Ok(());
-    }
-    let mut range = keys::blob_stageds();
-    loop {
-        let page = codec::page(&mut txn, &range, STEP).await?;
-        if page.rows.iter().any(|(key, _)| KeyParts::of(key).blob().as_ref() == Some(blob)) {
+/// What nothing refers to, and the sweep has to know: asked for many at once, as its list is walked through for them.
+#[derive(Default)]
+struct Unheld(BTreeSet<BlobId>);
+
+impl Unheld {
+    async fn add(&mut self, store: &Store, blob: BlobId, report: &mut Report) -> Result<(), Error> {
+        if codec::any(&mut store.snapshot(), &keys::blob_refs(&blob)).await? {
             return Ok(());
         }
-        match page.rows.last() {
-            Some((key, _)) if page.more => range.begin = keys::after(key),
-            _ => break,
-        }
+        self.0.insert(blob);
+        if self.0.len() < UNHELD_MAX { Ok(()) } else { self.tell(store, report).await }
     }
-    report.add(Rule::Reference, format!("body {blob}"), "nothing refers to it and the sweep does not know it");
-    Ok(())
+
+    /// All in one snapshot: a body may have found a holder since it was noted, or gone.
+    async fn tell(&mut self, store: &Store, report: &mut Report) -> Result<(), Error> {
+        let mut unknown = std::mem::take(&mut self.0);
+        let mut txn = store.snapshot();
+        let mut range = keys::blob_stageds();
+        while !unknown.is_empty() {
+            let page = codec::page(&mut txn, &range, STEP).await?;
+            for blob in page.rows.iter().filter_map(|(key, _)| KeyParts::of(key).blob()) {
+                unknown.remove(&blob);
+            }
+            match page.rows.last() {
+                Some((key, _)) if page.more => range.begin = keys::after(key),
+                _ => break,
+            }
+        }
+        for blob in unknown {
+            let there = txn.get(&keys::blob_state(&blob)).await;
+            // A row that cannot be read was found before.
+            if !matches!(there, Ok(None) | Err(Error::Corrupt(_))) {
+                there?;
+                if !codec::any(&mut txn, &keys::blob_refs(&blob)).await? {
+                    let place = format!("body {blob}");
+                    report.add(Rule::Reference, place, "nothing refers to it and the sweep does not know it");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The counters of segments are those of the bodies in them.
