@@ -13,6 +13,7 @@ use posthouse_storage::Store;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 
 use crate::clock;
+use crate::sweeper::pass;
 
 /// What a scrubber works on.
 #[derive(Clone)]
@@ -72,7 +73,7 @@ impl Actor for ScrubberActor {
             ScrubberMsg::Scrub => {
                 let state = state.clone();
                 tokio::spawn(async move {
-                    let more = scrub(&state).await;
+                    let more = pass(async move { scrub(&state).await }).await.unwrap_or(false);
                     let _ = myself.cast(ScrubberMsg::Scrubbed { more });
                 });
             }

@@ -61,7 +61,7 @@ impl Actor for SweeperActor {
             SweeperMsg::Sweep => {
                 let state = state.clone();
                 tokio::spawn(async move {
-                    sweep(&state).await;
+                    pass(async move { sweep(&state).await }).await;
                     let _ = myself.cast(SweeperMsg::Swept);
                 });
             }
@@ -70,6 +70,20 @@ impl Actor for SweeperActor {
             }
         }
         Ok(())
+    }
+}
+
+/// Runs one pass of work in the background; `None`: it broke off, which is told and keeps no later one from running.
+pub(crate) async fn pass<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    match tokio::spawn(work).await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            // A runtime that ends cancels it, and that is no fault.
+            if error.is_panic() {
+                emit(SweepFailed { what: "a pass", reason: error.to_string() });
+            }
+            None
+        }
     }
 }
 
@@ -87,5 +101,18 @@ async fn sweep(state: &SweeperArguments) {
                 emit(SweepFailed { what: "an account", reason: error.to_string() });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pass_that_panics_ends_only_itself() {
+        assert_eq!(pass(async { 1 }).await, Some(1));
+        let broken: Option<u32> = pass(async { panic!("a bug") }).await;
+        assert_eq!(broken, None);
+        assert_eq!(pass(async { 2 }).await, Some(2));
     }
 }
