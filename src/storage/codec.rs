@@ -159,6 +159,39 @@ pub async fn scan<R: Record>(
     Ok((records, found.more))
 }
 
+/// As `scan`, but leaves out what cannot be read and says which rows that are; also where the next page begins.
+pub async fn scan_readable<R: Record>(
+    txn: &mut Transaction<'_>,
+    range: &KeyRange,
+    limit: usize,
+    mut damaged: impl FnMut(&[u8], String),
+) -> Result<(Vec<(Bytes, R)>, Option<Vec<u8>>), Error> {
+    match scan(txn, range, limit).await {
+        Err(Error::Corrupt(_)) => {}
+        found => {
+            let (rows, more) = found?;
+            let next = rows.last().filter(|_| more).map(|(key, _)| keys::after(key));
+            return Ok((rows, next));
+        }
+    }
+    let page = txn.range_sealed(RangeRequest::new(&range.begin, &range.end).limit(limit)).await?;
+    let next = page.rows.last().filter(|_| page.more).map(|(key, _)| keys::after(key));
+    let mut rows = Vec::with_capacity(page.rows.len());
+    for (key, _) in page.rows {
+        let value = match txn.get(&key).await {
+            Ok(Some(value)) => decode(txn, &key, &value).await,
+            Ok(None) => continue,
+            Err(error) => Err(error),
+        };
+        match value {
+            Ok(row) => rows.push((key, row)),
+            Err(Error::Corrupt(reason)) => damaged(&key, reason),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((rows, next))
+}
+
 /// Every row of a range that is known to be short, such as the mailboxes of one account.
 pub async fn scan_all<R: Record>(txn: &mut Transaction<'_>, range: &KeyRange) -> Result<Vec<(Bytes, R)>, Error> {
     let mut all = Vec::new();

@@ -10,7 +10,9 @@
 mod message;
 mod rounds;
 
-use posthouse_mail::{AccountId, IngestId, UnixMillis};
+use std::collections::BTreeSet;
+
+use posthouse_mail::{AccountId, IngestId, MailboxId, UnixMillis};
 
 use super::record::{AccountEntry, AccountHead, DoneEntry, MailboxEntry};
 use super::target::{Target, rows_path};
@@ -18,7 +20,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::keys::{self, KeyParts};
 use crate::mailbox;
-use crate::record::{AccountRow, CredentialRow, DoneRow};
+use crate::record::{AccountRow, CredentialRow, DoneRow, MailboxRow};
 use crate::store::Store;
 use crate::transaction::Transaction;
 use rounds::Rounds;
@@ -37,6 +39,27 @@ pub(crate) struct Taking<'a> {
 pub(crate) struct Taken {
     pub entry: AccountEntry,
     pub written: u64,
+    /// What the store itself can no longer read of it; everything else was taken.
+    pub damaged: Damage,
+}
+
+/// Words about rows that cannot be read, each once.
+pub(crate) type Damage = BTreeSet<String>;
+
+/// What could be read; nothing, and a word, for what is damaged.
+fn readable<T>(
+    outcome: Result<T, Error>,
+    what: impl FnOnce() -> String,
+    damage: &mut Damage,
+) -> Result<Option<T>, Error> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Corrupt(reason)) => {
+            damage.insert(format!("{}: {reason}", what()));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes an account; `None` when it is deleted or gone. `before` is what the point before has of it.
@@ -46,7 +69,7 @@ pub(crate) async fn take(
     before: Option<&AccountEntry>,
 ) -> Result<Option<Taken>, Error> {
     let Some(row) = alive(&mut taking.store.snapshot(), id).await? else { return Ok(None) };
-    let mut written = 0;
+    let (mut written, mut damaged) = (0, Damage::new());
     // The same ModSeq: not one message came, changed or left since then.
     let earlier = match before.filter(|entry| entry.modseq == row.modseq) {
         Some(entry) => usable(taking.target, entry, row.generation).await?,
@@ -55,7 +78,7 @@ pub(crate) async fn take(
     let mut rounds = match earlier {
         Some(head) => Rounds::onto(taking, id, row.modseq, head.runs, head.gone),
         None => {
-            let (base, octets) = message::base(taking, id, row.next_email).await?;
+            let (base, octets) = message::base(taking, id, row.next_email, &mut damaged).await?;
             written += octets;
             Rounds::onto(taking, id, row.modseq, vec![base], Vec::new())
         }
@@ -68,8 +91,9 @@ pub(crate) async fn take(
         head: Vec::new(),
         messages: closing.mailboxes.iter().filter_map(|m| m.row.as_ref()).map(|row| u64::from(row.messages)).sum(),
     };
+    damaged.append(&mut rounds.damaged);
     let (runs, gone, octets) = rounds.finish().await?;
-    let dones = dones(taking, id, entry.modseq).await?;
+    let dones = dones(taking, id, entry.modseq, &mut damaged).await?;
     let head = AccountHead {
         account: Some(closing.account),
         credential: closing.credential,
@@ -78,10 +102,11 @@ pub(crate) async fn take(
         runs,
         gone,
         dones,
+        incomplete: !damaged.is_empty(),
     };
     let (name, of_head) = taking.target.put_rows(prost::Message::encode_to_vec(&head)).await?;
     written += octets + of_head;
-    Ok(Some(Taken { entry: AccountEntry { head: name.to_vec(), ..entry }, written }))
+    Ok(Some(Taken { entry: AccountEntry { head: name.to_vec(), ..entry }, written, damaged }))
 }
 
 /// What the point before has of an account, if all of it can be counted on and is of the same generation: an account that
@@ -94,7 +119,7 @@ async fn usable(target: &Target, entry: &AccountEntry, generation: u64) -> Resul
     let mut names = head.runs.iter().flat_map(|run| &run.parts).map(|part| &part.name).chain(&head.gone);
     let is_damaged = names.any(|name| target.is_suspect(&rows_path(name)));
     let is_same = head.account.as_ref().is_some_and(|row| row.generation == generation);
-    Ok(if is_damaged || !is_same { None } else { Some(head) })
+    Ok(if is_damaged || head.incomplete || !is_same { None } else { Some(head) })
 }
 
 /// What a point has of an account.
@@ -113,10 +138,28 @@ struct Closing {
 }
 
 impl Closing {
-    async fn read(txn: &mut Transaction<'_>, id: AccountId, account: AccountRow) -> Result<Self, Error> {
-        let credential = codec::get::<CredentialRow>(txn, &keys::credential(id)).await?;
-        let mailboxes = mailbox::rows(txn, id).await?;
-        let mailboxes = mailboxes.into_iter().map(|(id, row)| MailboxEntry { id: id.get(), row: Some(row) }).collect();
+    async fn read(
+        txn: &mut Transaction<'_>,
+        id: AccountId,
+        account: AccountRow,
+        damage: &mut Damage,
+    ) -> Result<Self, Error> {
+        let credential = codec::get::<CredentialRow>(txn, &keys::credential(id)).await;
+        let credential = readable(credential, || "the password".to_owned(), damage)?.flatten();
+        let mut mailboxes = Vec::new();
+        let mut range = keys::mailboxes(id);
+        loop {
+            let tell = |key: &[u8], reason| {
+                let number = mailbox::id_of(key).map_or(0, MailboxId::get);
+                damage.insert(format!("mailbox {number}, with its messages: {reason}"));
+            };
+            let (rows, next) = codec::scan_readable::<MailboxRow>(txn, &range, 1000, tell).await?;
+            for (key, row) in rows.into_iter().filter(|(_, row)| row.deleted_at.is_none()) {
+                mailboxes.push(MailboxEntry { id: mailbox::id_of(&key)?.get(), row: Some(row) });
+            }
+            let Some(next) = next else { break };
+            range.begin = next;
+        }
         let mut subscriptions: Vec<String> = mailbox::subscribed_in(txn, id).await?.into_iter().collect();
         subscriptions.sort();
         Ok(Self { account, credential, mailboxes, subscriptions })
@@ -130,11 +173,14 @@ async fn alive(txn: &mut Transaction<'_>, id: AccountId) -> Result<Option<Accoun
 
 /// Proofs of the deliveries up to the closing ModSeq that the spool of the backup might repeat. A later one is no part of
 /// the image, and its message must be delivered again.
-async fn dones(taking: &Taking<'_>, id: AccountId, closing: u64) -> Result<Vec<DoneEntry>, Error> {
+async fn dones(taking: &Taking<'_>, id: AccountId, closing: u64, damage: &mut Damage) -> Result<Vec<DoneEntry>, Error> {
     let mut range = keys::dones_from(id, taking.oldest_spooled);
     let mut found = Vec::new();
     loop {
-        let (rows, more) = codec::scan::<DoneRow>(&mut taking.store.snapshot(), &range, 1000).await?;
+        let tell = |_: &[u8], reason| {
+            damage.insert(format!("the proof of a delivery: {reason}"));
+        };
+        let (rows, next) = codec::scan_readable::<DoneRow>(&mut taking.store.snapshot(), &range, 1000, tell).await?;
         for (key, row) in &rows {
             // A delivery names its email; what else stands here are changes that no client asks for again.
             if row.email == 0 || row.modseq > closing {
@@ -144,9 +190,9 @@ async fn dones(taking: &Taking<'_>, id: AccountId, closing: u64) -> Result<Vec<D
             let (item, request) = (parts.u32().unwrap_or(0), parts.u128().unwrap_or(0));
             found.push(DoneEntry { request: request.to_be_bytes().to_vec(), item, row: Some(row.clone()) });
         }
-        match rows.last() {
-            Some((key, _)) if more => range.begin = keys::after(key),
-            _ => return Ok(found),
+        match next {
+            Some(next) => range.begin = next,
+            None => return Ok(found),
         }
     }
 }

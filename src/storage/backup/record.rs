@@ -198,6 +198,9 @@ pub(crate) struct AccountHead {
     /// Proofs of deliveries that the spool might repeat.
     #[prost(message, repeated, tag = "7")]
     pub dones: Vec<DoneEntry>,
+    /// The store could not read all of it: the next run begins anew.
+    #[prost(bool, tag = "8")]
+    pub incomplete: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

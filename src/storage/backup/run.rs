@@ -162,6 +162,8 @@ impl Run<'_> {
                         done.count += 1;
                         done.messages += taken.entry.messages;
                         done.written += taken.written;
+                        let address = &taken.entry.address;
+                        done.damaged.extend(taken.damaged.iter().map(|what| format!("of {address}: {what}")));
                         list.push(&taken.entry).await?;
                     }
                     Ok(None) => {}

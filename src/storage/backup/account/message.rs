@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use posthouse_mail::{AccountId, EmailId, MailboxId, Uid};
 
-use super::Taking;
+use super::{Damage, Taking, readable};
 use crate::backup::record::{MessageEntry, PartRow, PlaceEntry, RunRow};
 use crate::backup::seal::CONTENT_MAX;
 use crate::backup::target::Target;
@@ -19,15 +19,23 @@ use crate::transaction::Transaction;
 const PART_EMAILS: u8 = 255;
 
 /// Reads every email below `end`, chunk by chunk, and writes them as the first run.
-pub(super) async fn base(taking: &Taking<'_>, id: AccountId, end: u64) -> Result<(RunRow, u64), Error> {
+pub(super) async fn base(
+    taking: &Taking<'_>,
+    id: AccountId,
+    end: u64,
+    damage: &mut Damage,
+) -> Result<(RunRow, u64), Error> {
     let mut writer = RunWriter::new(taking.target);
     let mut range = KeyRange { end: keys::email(id, EmailId::new(end)).to_vec(), ..keys::emails(id) };
     loop {
         let mut txn = taking.store.snapshot();
-        let (rows, more) =
-            codec::scan::<EmailRow>(&mut txn, &range, taking.target.settings.rows_at_once.max(1)).await?;
-        let mut shown = Shown::default();
-        let last = rows.last().map(|(key, _)| keys::after(key));
+        let limit = taking.target.settings.rows_at_once.max(1);
+        let tell = |key: &[u8], reason| {
+            let email = KeyParts::of(key).u64().unwrap_or(0);
+            damage.insert(format!("the message {email}: {reason}"));
+        };
+        let (rows, next) = codec::scan_readable::<EmailRow>(&mut txn, &range, limit, tell).await?;
+        let mut shown = Shown::new(damage);
         for (key, row) in rows {
             let email = EmailId::new(KeyParts::of(&key).u64().unwrap_or(0));
             let entry = shown.entry(&mut txn, id, email, row).await?;
@@ -36,21 +44,25 @@ pub(super) async fn base(taking: &Taking<'_>, id: AccountId, end: u64) -> Result
                 writer.push(&entry).await?;
             }
         }
-        match last {
-            Some(next) if more => range.begin = next,
-            _ => return writer.finish().await,
+        match next {
+            Some(next) => range.begin = next,
+            None => return writer.finish().await,
         }
     }
 }
 
 /// What is visible in one snapshot.
-#[derive(Default)]
-pub(super) struct Shown {
-    /// UidNext of each mailbox that was looked at; `None`: deleted.
+pub(super) struct Shown<'d> {
+    /// UidNext of each mailbox that was looked at; `None`: deleted, or damaged.
     mailboxes: HashMap<u64, Option<u32>>,
+    damage: &'d mut Damage,
 }
 
-impl Shown {
+impl<'d> Shown<'d> {
+    pub fn new(damage: &'d mut Damage) -> Self {
+        Self { mailboxes: HashMap::new(), damage }
+    }
+
     /// An email with the places where it is seen.
     pub async fn entry(
         &mut self,
@@ -66,8 +78,12 @@ impl Shown {
             }
             let uid = crate::message::uid(place.uid)?;
             let key = keys::membership(account, MailboxId::new(place.mailbox), uid);
-            let membership = codec::expect::<MembershipRow>(txn, &key, "the membership").await?;
-            places.push(PlaceEntry { mailbox: place.mailbox, uid: place.uid, row: Some(membership) });
+            let membership = codec::expect::<MembershipRow>(txn, &key, "the membership").await;
+            let what = || format!("the message {email} in mailbox {} under Uid {}", place.mailbox, place.uid);
+            // It may stand elsewhere as well.
+            if let Some(membership) = readable(membership, what, self.damage)? {
+                places.push(PlaceEntry { mailbox: place.mailbox, uid: place.uid, row: Some(membership) });
+            }
         }
         // Where it stands is told by the places; the list here also has those that are not to be seen.
         let row = EmailRow { mailboxes: Vec::new(), ..row };
@@ -84,7 +100,8 @@ impl Shown {
         if let Some(uid_next) = self.mailboxes.get(&mailbox) {
             return Ok(uid_next.is_some_and(|next| uid < next));
         }
-        let row = codec::get::<MailboxRow>(txn, &keys::mailbox(account, MailboxId::new(mailbox))).await?;
+        let row = codec::get::<MailboxRow>(txn, &keys::mailbox(account, MailboxId::new(mailbox))).await;
+        let row = readable(row, || format!("mailbox {mailbox}, with its messages"), self.damage)?.flatten();
         let uid_next = row.filter(|row| row.deleted_at.is_none()).map(|row| row.uid_next);
         self.mailboxes.insert(mailbox, uid_next);
         Ok(uid_next.is_some_and(|next| uid < next))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use posthouse_mail::{AccountId, ModSeq};
 
 use super::message::{RunWriter, Shown, email_at};
-use super::{Closing, Taking, alive};
+use super::{Closing, Damage, Taking, alive, readable};
 use crate::backup::bundle::BundleWriter;
 use crate::backup::record::{GoneEntry, MessageEntry, RunRow};
 use crate::codec;
@@ -39,6 +39,7 @@ pub(super) struct Rounds<'a, 't> {
     gone_before: Vec<Vec<u8>>,
     gone: BTreeMap<u64, BTreeSet<u32>>,
     written: u64,
+    pub damaged: Damage,
 }
 
 impl<'a, 't> Rounds<'a, 't> {
@@ -50,7 +51,7 @@ impl<'a, 't> Rounds<'a, 't> {
         runs: Vec<RunRow>,
         gone_before: Vec<Vec<u8>>,
     ) -> Self {
-        Self { taking, id, up_to, runs, gone_before, gone: BTreeMap::new(), written: 0 }
+        Self { taking, id, up_to, runs, gone_before, gone: BTreeMap::new(), written: 0, damaged: Damage::new() }
     }
 
     /// Catches up, then reads the rest in one snapshot; `None` when the account was deleted meanwhile.
@@ -114,7 +115,7 @@ impl<'a, 't> Rounds<'a, 't> {
         let places: Vec<(u64, u32)> = touched.places.iter().copied().collect();
         let mut found = BTreeMap::new();
         self.look(txn, &places, &mut found).await?;
-        let closing = Closing::read(txn, self.id, row).await?;
+        let closing = Closing::read(txn, self.id, row, &mut self.damaged).await?;
         self.add(found).await?;
         self.up_to = touched.up_to;
         Ok(closing)
@@ -127,10 +128,13 @@ impl<'a, 't> Rounds<'a, 't> {
         places: &[(u64, u32)],
         found: &mut BTreeMap<u64, MessageEntry>,
     ) -> Result<(), Error> {
-        let mut shown = Shown::default();
         let mut emails = BTreeSet::new();
         for place in places {
-            match email_at(txn, self.id, *place).await? {
+            let what = || format!("mailbox {} under Uid {}", place.0, place.1);
+            let Some(found) = readable(email_at(txn, self.id, *place).await, what, &mut self.damaged)? else {
+                continue;
+            };
+            match found {
                 Some(email) => {
                     emails.insert(email);
                 }
@@ -141,8 +145,12 @@ impl<'a, 't> Rounds<'a, 't> {
             }
         }
         for email in emails {
-            let row = codec::expect::<EmailRow>(txn, &keys::email(self.id, email), "the email").await?;
-            found.insert(email.get(), shown.entry(txn, self.id, email, row).await?);
+            let row = codec::expect::<EmailRow>(txn, &keys::email(self.id, email), "the email").await;
+            let what = || format!("the message {email}");
+            if let Some(row) = readable(row, what, &mut self.damaged)? {
+                let entry = Shown::new(&mut self.damaged).entry(txn, self.id, email, row).await?;
+                found.insert(email.get(), entry);
+            }
         }
         Ok(())
     }

@@ -90,6 +90,54 @@ async fn a_damaged_row_of_a_body_keeps_no_other_body_from_being_taken() {
 }
 
 #[tokio::test]
+async fn a_damaged_row_of_an_account_keeps_no_other_row_from_being_taken() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let store = &rig.fixture.store;
+    let whole = seen(store, ALICE).await;
+    let [inbox, work] = [rig.fixture.mailbox("INBOX").await.id, rig.fixture.mailbox("Work/2024").await.id];
+    let third = posthouse_mail::Uid::new(3).unwrap();
+    let of_inbox = |uid: u32| ("INBOX".to_owned(), uid);
+    // An email, a membership, a mailbox with its messages, the password; each hides itself and nothing else.
+    let cases = [
+        (keys::email(ALICE, EmailId::new(1)), vec![of_inbox(1)]),
+        (keys::membership(ALICE, inbox, third), vec![of_inbox(3)]),
+        (keys::mailbox(ALICE, work), whole.keys().filter(|(path, _)| path == "Work/2024").cloned().collect()),
+        (keys::credential(ALICE), vec![]),
+    ];
+    for (key, lost) in cases {
+        let value = store.snapshot().get(&key).await.unwrap();
+        lay(&rig.fixture, &key, Some(b"not what was written")).await;
+        let target = rig.target().await;
+        let taken = run(store, &target, "h", &mut |_| {}).await.unwrap();
+        assert!(!taken.is_whole() && taken.damaged.iter().all(|what| what.contains("alice@x.test")), "{taken:?}");
+        // The next one does not count on what is incomplete.
+        let again = run(store, &target, "h", &mut |_| {}).await.unwrap();
+        assert_eq!(again.damaged, taken.damaged);
+        let (elsewhere, restored) = brought(&target).await;
+        assert_eq!(restored.left_out, Vec::<String>::new());
+        let expect: std::collections::BTreeMap<_, _> = whole
+            .iter()
+            .filter(|(place, _)| !lost.contains(place))
+            .map(|(place, seen)| (place.clone(), seen.clone()))
+            .collect();
+        assert_eq!(seen(&elsewhere.store, ALICE).await, expect, "{key:?}");
+        let mended = store.transact(|txn| {
+            txn.set(&key, value.as_deref().unwrap_or_default());
+            if value.is_none() {
+                txn.clear(&key);
+            }
+            Box::pin(async { Ok(()) })
+        });
+        mended.await.unwrap();
+    }
+    // What was mended is taken, though no ModSeq tells of it.
+    rig.take().await;
+    let (elsewhere, _) = brought(&rig.target().await).await;
+    assert_eq!(seen(&elsewhere.store, ALICE).await, whole);
+}
+
+#[tokio::test]
 async fn an_account_that_finds_no_place_leaves_no_rows() {
     let rig = Rig::new().await;
     rig.fill().await;
