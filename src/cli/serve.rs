@@ -13,6 +13,7 @@ use posthouse_conf::Settings;
 use posthouse_conf::observe::{LogFormat, LogLevel};
 use posthouse_obs::emit;
 use posthouse_obs::event::handover::{UpgradeRefused, UpgradeTakenBack};
+use posthouse_obs::event::net::{OpenFilesNotRaised, OpenFilesRaised};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::Output;
@@ -73,6 +74,7 @@ pub async fn live(
     output: Output,
     prepare: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
+    raise_open_files();
     let mut signals = Signals::watch()?;
     let mut node = match std::env::var_os(TAKE_OVER) {
         Some(socket) => take_over(settings.clone(), Path::new(&socket)).await?,
@@ -93,6 +95,18 @@ pub async fn live(
     }
     // Whoever runs a node that failed starts it anew.
     Ok(if node.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Each session needs a descriptor, and a service starts with few.
+fn raise_open_files() {
+    match posthouse_net::open_files::raise() {
+        Ok(raised) if raised.from == raised.to => {}
+        Ok(raised) => {
+            let (from, to) = (raised.from.unwrap_or(u64::MAX), raised.to.unwrap_or(u64::MAX));
+            emit(OpenFilesRaised { from, to });
+        }
+        Err(error) => emit(OpenFilesNotRaised { reason: error.to_string() }),
+    }
 }
 
 async fn begin(

@@ -12,6 +12,7 @@ pub mod frozen;
 pub mod line_stream;
 pub mod listener;
 pub mod local_socket;
+pub mod open_files;
 pub mod prefix;
 pub mod resolver;
 pub mod tls;

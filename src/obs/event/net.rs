@@ -25,6 +25,18 @@ pub(crate) fn register() {
 }
 
 event! {
+    /// The process may open more files, and so hold more connections, than it was started with.
+    OpenFilesRaised { from: u64, to: u64 }
+    info "limit of open files raised"
+}
+
+event! {
+    /// The limit of open files stays as it was.
+    OpenFilesNotRaised { reason: String }
+    warn "limit of open files not raised"
+}
+
+event! {
     /// The process lacks descriptors or memory; the listener waits a moment.
     AcceptPaused { address: SocketAddr, reason: String }
     error "cannot accept connections, pausing"
