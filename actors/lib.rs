@@ -5,6 +5,7 @@
 //! ```text
 //! node
 //! ├─ listener  -> session        limits.connections_max, per address and prefix; one actor per connection
+//! ├─ listener  -> keeper         the same; a session that sleeps is no actor, but goes on counting
 //! ├─ session   -> filter         filter.waiting_max, filter.wait_max
 //! ├─ session   -> mailbox        mailbox.inbox_max, mailbox.request_timeout
 //! ├─ session   -> auth           auth.waiting_max, auth.wait_max

@@ -1,11 +1,17 @@
 //! One bound address: takes connections, admits or refuses them before a byte is read, starts a session for each.
 //!
-//! Owns: the accept loop of one socket; the socket itself is shared with whoever starts it again.
-//! Receives: Start, AcceptEnded; the ends of its sessions as supervision events; sessions of another process, by a channel.   Sends: sessions their connection.
+//! Owns: the accept loop of one socket, and the loop that keeps its sleeping sessions (`listener/keeper.rs`); the socket itself
+//! is shared with whoever starts it again.
+//! Receives: Start, Keep, their ends; the ends of its sessions as supervision events; sessions of another process, and those that
+//! go to sleep, by channels.   Sends: sessions their connection.
 //! Bounds: limits.* through `Admission`; the kernel's queue holds limits.accept_backlog.
-//! On failure: a session that dies is counted and takes no other with it; an accept loop that dies is started again with
-//! the back-off of supervise.*, and the sessions stay.
+//! On failure: a session that dies is counted and takes no other with it; a loop that dies is started again with the back-off of
+//! supervise.*; the sessions stay, but those asleep whose keeper dies are closed.
 //! Standards: RFC 5321 §3.8 and RFC 9051 §7.1.5 for refusals before the greeting, worded by the protocol's factory.
+
+#[cfg(test)]
+pub(crate) mod fixture;
+mod keeper;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +29,9 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 
-use crate::session::{Calls, Parked, Protocol, ResumeError, Resumed};
+use crate::notice::Notices;
+use crate::session::home::Lodging;
+use crate::session::{Calls, Home, Parked, Protocol, ResumeError, Resumed};
 use crate::supervise::Restarts;
 
 /// Longest wait for a refused client to take its refusal; a fresh socket takes it at once.
@@ -44,10 +52,10 @@ pub struct Accepted {
 pub trait SessionFactory: Send + Sync + 'static {
     fn protocol(&self) -> Protocol;
 
-    /// Starts a session's actor under `supervisor`. TLS handshakes are the session's own.
-    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>>;
+    /// Starts a session's actor at its listener. TLS handshakes are the session's own.
+    fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>>;
 
-    /// Reads a session that another process parked, and checks all of it. Starts nothing, and sends nothing to the client.
+    /// Reads a session that was parked, and checks all of it. Starts nothing, and sends nothing to the client.
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError>;
 
     /// What a client hears that is not admitted. Not sent where TLS comes first: the client could not read it.
@@ -62,6 +70,10 @@ pub struct ListenerArguments {
     pub factory: Arc<dyn SessionFactory>,
     /// Sessions of another process, to go on here.
     pub arrivals: Arc<Mutex<UnboundedReceiver<Resumed>>>,
+    /// Its sessions, awake and asleep.
+    pub lodging: Lodging,
+    /// What wakes those in IDLE.
+    pub notices: Notices,
     pub calls: Calls,
     pub supervise: Supervise,
 }
@@ -79,6 +91,11 @@ pub enum ListenerMsg {
     Start,
     /// `None`: by the node's call; else a bug's words.
     AcceptEnded(Option<String>),
+    Keep,
+    /// By a bug, whose words these are.
+    KeeperEnded(String),
+    /// Sessions that slept have left.
+    SleepersLeft,
 }
 
 impl ractor::Message for ListenerMsg {}
@@ -89,7 +106,7 @@ struct ListenerState {
     arguments: ListenerArguments,
     restarts: Restarts,
     accept_loop: Option<AbortHandle>,
-    sessions: usize,
+    keeper: Option<AbortHandle>,
     draining: bool,
 }
 
@@ -106,7 +123,8 @@ impl Actor for ListenerActor {
         let name = format!("{} {}", arguments.factory.protocol().as_str(), arguments.socket.local_addr());
         let restarts = Restarts::new("listener", name, arguments.supervise.clone());
         myself.cast(ListenerMsg::Start)?;
-        Ok(ListenerState { arguments, restarts, accept_loop: None, sessions: 0, draining: false })
+        myself.cast(ListenerMsg::Keep)?;
+        Ok(ListenerState { arguments, restarts, accept_loop: None, keeper: None, draining: false })
     }
 
     async fn handle(
@@ -125,6 +143,13 @@ impl Actor for ListenerActor {
                 let wait = state.restarts.next_start(reason);
                 myself.send_after(wait, || ListenerMsg::Start);
             }
+            ListenerMsg::Keep => state.keeper = Some(start_keeping(&myself, state.arguments.clone())),
+            ListenerMsg::KeeperEnded(reason) => {
+                let wait = state.restarts.next_start(reason);
+                myself.send_after(wait, || ListenerMsg::Keep);
+                state.stop_if_done(&myself);
+            }
+            ListenerMsg::SleepersLeft => state.stop_if_done(&myself),
         }
         Ok(())
     }
@@ -136,12 +161,11 @@ impl Actor for ListenerActor {
         state: &mut ListenerState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorStarted(_) => state.sessions += 1,
-            SupervisionEvent::ActorTerminated(..) => state.session_ended(&myself),
+            SupervisionEvent::ActorTerminated(..) => state.stop_if_done(&myself),
             SupervisionEvent::ActorFailed(_, error) => {
                 let protocol = state.arguments.factory.protocol().as_str();
                 emit(SessionFailed { protocol, reason: error.to_string() });
-                state.session_ended(&myself);
+                state.stop_if_done(&myself);
             }
             _ => {}
         }
@@ -153,21 +177,14 @@ impl Actor for ListenerActor {
         _myself: ActorRef<ListenerMsg>,
         state: &mut ListenerState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(accept_loop) = state.accept_loop.take() {
-            accept_loop.abort();
-        }
+        [state.accept_loop.take(), state.keeper.take()].into_iter().flatten().for_each(|task| task.abort());
         Ok(())
     }
 }
 
 impl ListenerState {
-    fn session_ended(&mut self, myself: &ActorRef<ListenerMsg>) {
-        self.sessions = self.sessions.saturating_sub(1);
-        self.stop_if_done(myself);
-    }
-
     fn stop_if_done(&self, myself: &ActorRef<ListenerMsg>) {
-        if self.draining && self.sessions == 0 {
+        if self.draining && self.arguments.lodging.guests() == 0 {
             myself.stop(None);
         }
     }
@@ -186,27 +203,43 @@ fn start_accepting(myself: &ActorRef<ListenerMsg>, arguments: ListenerArguments)
     handle
 }
 
+/// As `start_accepting`; this loop ends with the actor.
+fn start_keeping(myself: &ActorRef<ListenerMsg>, arguments: ListenerArguments) -> AbortHandle {
+    let keeping = tokio::spawn(keeper::keep(arguments, myself.clone()));
+    let handle = keeping.abort_handle();
+    let myself = myself.clone();
+    tokio::spawn(async move {
+        match keeping.await {
+            Ok(never) => match never {},
+            // An actor that is gone needs no report.
+            Err(error) => drop(myself.cast(ListenerMsg::KeeperEnded(error.to_string()))),
+        }
+    });
+    handle
+}
+
 async fn accept_until_the_end(arguments: ListenerArguments, supervisor: ActorCell) {
     let mut calls = arguments.calls.clone();
     let _door = calls.door();
+    let home = arguments.lodging.home(supervisor);
     let mut arrivals = arguments.arrivals.lock().await;
     loop {
         tokio::select! {
             biased;
             () = calls.ended() => return,
-            Some(session) = arrivals.recv() => go_on(&arguments, session, &supervisor).await,
-            transport = arguments.socket.accept() => admit(&arguments, transport, &supervisor).await,
+            Some(session) = arrivals.recv() => go_on(&arguments, session, &home).await,
+            transport = arguments.socket.accept() => admit(&arguments, transport, &home).await,
         }
     }
 }
 
-async fn go_on(arguments: &ListenerArguments, session: Resumed, supervisor: &ActorCell) {
-    if let Err(error) = session.start(supervisor.clone()).await {
+async fn go_on(arguments: &ListenerArguments, session: Resumed, home: &Home) {
+    if let Err(error) = session.start(home.clone()).await {
         emit(SessionFailed { protocol: arguments.factory.protocol().as_str(), reason: error.to_string() });
     }
 }
 
-async fn admit(arguments: &ListenerArguments, transport: Transport, supervisor: &ActorCell) {
+async fn admit(arguments: &ListenerArguments, transport: Transport, home: &Home) {
     let ListenerArguments { admission, factory, .. } = arguments;
     let protocol = factory.protocol();
     let client = transport.peer_ip();
@@ -224,7 +257,7 @@ async fn admit(arguments: &ListenerArguments, transport: Transport, supervisor: 
         transport,
         guard,
     };
-    if let Err(error) = factory.spawn(accepted, supervisor.clone()).await {
+    if let Err(error) = factory.spawn(accepted, home.clone()).await {
         emit(SessionFailed { protocol: protocol.as_str(), reason: error.to_string() });
     }
 }
@@ -285,9 +318,9 @@ mod tests {
             Protocol::Pop3
         }
 
-        fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+        fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
             let greeter = Greeter { accepted, calls: self.calls.clone(), dies: self.dies };
-            async move { session::spawn(greeter, supervisor).await.map(drop) }.boxed()
+            async move { session::spawn(greeter, home).await.map(drop) }.boxed()
         }
 
         fn resume(&self, _: Parked, _: &Admission) -> Result<Resumed, ResumeError> {
@@ -331,6 +364,8 @@ mod tests {
             admission: admission.clone(),
             factory: Arc::new(Greeters { calls: switch.calls(), dies }),
             arrivals: Arc::new(Mutex::new(tokio::sync::mpsc::unbounded_channel().1)),
+            lodging: Lodging::open().expect("an epoll"),
+            notices: Notices::new(),
             calls: switch.calls(),
             supervise: Supervise::default(),
         };

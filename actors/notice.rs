@@ -1,18 +1,21 @@
-//! Who hears of an account's changes: one watch of its ModSeq for all sessions that look at it.
+//! Who hears of an account's changes: one watch of its ModSeq for all sessions that look at it, and for those that sleep a
+//! place in a list that each of their keepers has.
 //!
 //! A notice says that something changed, never what: its receiver reads the change log from where it was, so that a lost or
 //! merged notice costs nothing. An account is kept here only while somebody listens.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use posthouse_mail::{AccountId, ModSeq};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// The hub of one node; clones share it.
 #[derive(Clone, Default)]
 pub struct Notices {
     listeners: Arc<Mutex<Listeners>>,
+    /// Few: each listening socket has one.
+    sleeping: Arc<Mutex<Vec<Weak<Sleepers>>>>,
 }
 
 #[derive(Default)]
@@ -41,8 +44,23 @@ impl Notices {
         listeners.accounts.entry(account).or_insert_with(|| watch::Sender::new(None)).subscribe()
     }
 
+    /// A list of sleepers that hear of changes from now on.
+    pub fn sleepers(&self) -> Arc<Sleepers> {
+        let sleepers = Arc::new(Sleepers::default());
+        let mut sleeping = lock(&self.sleeping);
+        sleeping.retain(|sleepers| sleepers.strong_count() > 0);
+        sleeping.push(Arc::downgrade(&sleepers));
+        sleepers
+    }
+
     /// Tells of a change that was committed.
     pub fn publish(&self, account: AccountId, modseq: ModSeq) {
+        self.tell_listeners(account, modseq);
+        // After those who are awake: whoever falls asleep first puts himself on the list and then looks at his watch again.
+        lock(&self.sleeping).iter().filter_map(Weak::upgrade).for_each(|sleepers| sleepers.tell(account));
+    }
+
+    fn tell_listeners(&self, account: AccountId, modseq: ModSeq) {
         let mut listeners = self.lock();
         let Some(sender) = listeners.accounts.get(&account) else { return };
         if sender.receiver_count() == 0 {
@@ -68,13 +86,65 @@ impl Notices {
     }
 
     fn lock(&self) -> MutexGuard<'_, Listeners> {
-        // Every critical section leaves the map whole, so a poisoned one is too.
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listeners)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section leaves what it guards whole, so a poisoned one is too.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sessions that sleep at one keeper and look at accounts, by the keeper's number of each: some octets a session, no watch.
+#[derive(Default)]
+pub struct Sleepers {
+    sleepers: Mutex<Looking>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Looking {
+    at: BTreeSet<(AccountId, u32)>,
+    /// Accounts that changed and whose sleepers were not yet taken.
+    changed: BTreeSet<AccountId>,
+}
+
+impl Sleepers {
+    pub fn add(&self, account: AccountId, number: u32) {
+        lock(&self.sleepers).at.insert((account, number));
+    }
+
+    pub fn remove(&self, account: AccountId, number: u32) {
+        lock(&self.sleepers).at.remove(&(account, number));
+    }
+
+    /// Returns once accounts have changed at which somebody looks. Cancel-safe; for one waiter.
+    pub async fn changed(&self) {
+        while lock(&self.sleepers).changed.is_empty() {
+            self.news.notified().await;
+        }
+    }
+
+    /// Those who look at accounts that have changed; each change is told once.
+    pub fn take_changed(&self) -> Vec<u32> {
+        let mut looking = lock(&self.sleepers);
+        let changed = std::mem::take(&mut looking.changed);
+        let of = |account| looking.at.range((account, 0)..=(account, u32::MAX)).map(|(_, number)| *number);
+        changed.into_iter().flat_map(of).collect()
+    }
+
+    fn tell(&self, account: AccountId) {
+        let mut looking = lock(&self.sleepers);
+        if looking.at.range((account, 0)..=(account, u32::MAX)).next().is_some() && looking.changed.insert(account) {
+            self.news.notify_one();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const ALICE: AccountId = AccountId::new(1);
@@ -95,6 +165,27 @@ mod tests {
             assert_eq!(*listener.borrow_and_update(), Some(modseq(5)));
             assert_eq!(listener.has_changed().ok(), Some(false));
         }
+    }
+
+    #[tokio::test]
+    async fn sleepers_of_a_changed_account_are_told_of_once() {
+        let notices = Notices::new();
+        let (sleepers, others) = (notices.sleepers(), notices.sleepers());
+        let bob = AccountId::new(2);
+        [(ALICE, 7), (ALICE, 8), (bob, 9)].into_iter().for_each(|(account, number)| sleepers.add(account, number));
+        notices.publish(AccountId::new(3), modseq(1));
+        assert!(sleepers.changed().now_or_never().is_none(), "nobody looks at that account");
+        notices.publish(ALICE, modseq(2));
+        notices.publish(ALICE, modseq(3));
+        sleepers.changed().await;
+        assert_eq!(sleepers.take_changed(), [7, 8]);
+        assert!(sleepers.changed().now_or_never().is_none() && others.changed().now_or_never().is_none());
+        sleepers.remove(ALICE, 7);
+        notices.publish(ALICE, modseq(4));
+        assert_eq!(sleepers.take_changed(), [8]);
+        drop(sleepers);
+        notices.publish(ALICE, modseq(5));
+        assert_eq!(lock(&notices.sleeping).iter().filter(|sleepers| sleepers.strong_count() > 0).count(), 1);
     }
 
     #[test]

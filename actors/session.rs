@@ -8,8 +8,10 @@
 //! On failure: the connection closes, nothing half done is kept.   Standards: those of the protocol.
 
 pub mod call;
+mod doze;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod home;
 pub mod imap;
 pub mod parked;
 pub mod pop3;
@@ -18,16 +20,20 @@ pub mod submission;
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 
 use posthouse_net::LineStream;
 use posthouse_obs::emit;
 use posthouse_obs::event::actor::{ActorEnded, ActorStarted};
-use posthouse_obs::event::session::{SessionEntered, SessionLeft};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use posthouse_obs::event::session::{SessionEntered, SessionLeft, SessionMovedIn, SessionStarted};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::time::Instant;
 
 use call::Present;
 pub use call::{Busy, Call, Calls, Switch};
+pub use doze::Doze;
+use home::Guest;
+pub use home::Home;
 pub use parked::{Parked, ResumeError, Resumed};
 
 /// What a connection speaks.
@@ -77,20 +83,64 @@ pub enum Wake {
     Called,
     /// The node asks to leave, and the session may.
     Leaving,
+    /// Nothing came for so long that the session may sleep.
+    Drowsy,
     /// The deadline passed, the client is gone, or the buffer is full.
     Lost(posthouse_net::Error),
 }
 
-/// Waits for input, the deadline or a call, whichever comes first; `may_leave` where a farewell would do the client no harm.
-/// Cancel-safe.
-pub async fn wait_for_input(stream: &mut LineStream, deadline: Instant, calls: &mut Calls, may_leave: bool) -> Wake {
-    let leaving = may_leave && calls.now() == Call::Leave;
+/// Waits for input, the deadline or a call, whichever comes first; `may_leave` where a farewell would do the client no harm,
+/// `sleep_at` where the session could sleep and nothing but its client keeps it waiting. Cancel-safe.
+pub async fn wait_for_input(
+    stream: &mut LineStream,
+    deadline: Instant,
+    sleep_at: Option<Instant>,
+    calls: &mut Calls,
+    may_leave: bool,
+) -> Wake {
+    let (call, now) = (calls.now(), Instant::now());
+    let leaving = may_leave && call == Call::Leave;
+    let settled = |stream: &LineStream| stream.transport().is_settled();
+    // Whoever was woken for his deadline must come to it, and not fall asleep before.
+    let sleep_at = sleep_at.filter(|at| now.max(*at) < deadline && call == Call::Serve && settled(stream));
     tokio::select! {
         // Input that is there already is answered before the farewell.
         biased;
-        filled = stream.fill(deadline) => filled.map_or_else(Wake::Lost, |_| Wake::Input),
+        filled = stream.fill(sleep_at.unwrap_or(deadline)) => match filled {
+            Ok(_) => Wake::Input,
+            // What the client sent may have had an answer of the record layer's own, which has to go out first.
+            Err(posthouse_net::Error::ReadTimeout) if sleep_at.is_some() =>
+                if settled(stream) { Wake::Drowsy } else { Wake::Called },
+            Err(error) => Wake::Lost(error),
+        },
         () = std::future::ready(()), if leaving => Wake::Leaving,
         () = calls.changed() => Wake::Called,
+    }
+}
+
+/// Where a session that starts comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Fresh,
+    /// Another process.
+    Moved,
+    /// It slept here.
+    Woken,
+}
+
+impl Origin {
+    /// Of a session that was parked.
+    fn of(rest: &Option<parked::Rest>) -> Self {
+        if rest.is_some() { Self::Woken } else { Self::Moved }
+    }
+
+    fn tell(self, protocol: &'static str, client: IpAddr) {
+        match self {
+            Self::Fresh => emit(SessionStarted { protocol, client }),
+            Self::Moved => emit(SessionMovedIn { protocol, client }),
+            // Whoever woke it has told.
+            Self::Woken => {}
+        }
     }
 }
 
@@ -115,6 +165,11 @@ impl Presence {
             *self = successor;
         }
     }
+
+    /// Counts the same session once more.
+    fn again(&self) -> Self {
+        Self::new(self.protocol, self.state)
+    }
 }
 
 impl std::ops::Drop for Presence {
@@ -129,15 +184,24 @@ pub trait Session: Send + 'static {
 
     fn calls(&self) -> &Calls;
 
-    /// Returns when the connection is over, for whatever reason, or when the session leaves for another process; an error of
-    /// the peer is no failure of the actor.
+    /// Returns when the connection is over, for whatever reason, or when the session sleeps or leaves for another process; an
+    /// error of the peer is no failure of the actor.
     fn run(self) -> impl Future<Output = Option<Parked>> + Send;
 }
 
-/// Starts the actor of a session under `supervisor`.
-pub async fn spawn<S: Session + Sync>(session: S, supervisor: ActorCell) -> Result<ActorRef<SessionMsg>, SpawnErr> {
-    let present = session.calls().present();
-    Ok(Actor::spawn_linked(None, SessionActor::<S>(PhantomData), (session, present), supervisor).await?.0)
+/// Starts the actor of a session at its listener.
+pub async fn spawn<S: Session + Sync>(session: S, home: Home) -> Result<ActorRef<SessionMsg>, SpawnErr> {
+    let (present, guest, supervisor) = (session.calls().present(), home.guest(), home.supervisor());
+    let stay = Stay { session, present, guest, home };
+    Ok(Actor::spawn_linked(None, SessionActor::<S>(PhantomData), stay, supervisor).await?.0)
+}
+
+/// A session and whatever counts it.
+struct Stay<S> {
+    session: S,
+    present: Present,
+    guest: Guest,
+    home: Home,
 }
 
 /// The one message of a session: its whole life.
@@ -167,30 +231,32 @@ impl std::ops::Drop for Alive {
 
 impl<S: Session + Sync> Actor for SessionActor<S> {
     type Msg = SessionMsg;
-    type State = Option<(S, Present)>;
-    type Arguments = (S, Present);
+    type State = Option<Stay<S>>;
+    type Arguments = Stay<S>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<SessionMsg>,
-        arguments: (S, Present),
-    ) -> Result<Option<(S, Present)>, ActorProcessingErr> {
+        stay: Stay<S>,
+    ) -> Result<Option<Stay<S>>, ActorProcessingErr> {
         myself.cast(SessionMsg::Run)?;
-        Ok(Some(arguments))
+        Ok(Some(stay))
     }
 
     async fn handle(
         &self,
         myself: ActorRef<SessionMsg>,
         _message: SessionMsg,
-        state: &mut Option<(S, Present)>,
+        state: &mut Option<Stay<S>>,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some((session, _present)) = state.take() {
+        if let Some(Stay { session, present, guest, home }) = state.take() {
             let _alive = Alive::new(session.protocol().as_str());
             let calls = session.calls().clone();
             // Boxed: inline, the session would lie in each layer of the actor's own future.
-            if let Some(parked) = Box::pin(session.run()).await {
-                calls.park(parked);
+            match Box::pin(session.run()).await {
+                Some(parked) if parked.rest.is_some() => home.lay_down(parked, present, guest),
+                Some(parked) => calls.park(parked),
+                None => {}
             }
         }
         myself.stop(None);

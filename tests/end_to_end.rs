@@ -14,4 +14,5 @@ mod search;
 mod send;
 mod signed;
 mod site;
+mod sleep;
 mod upgrade;

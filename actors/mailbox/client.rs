@@ -137,6 +137,11 @@ impl<L: Ledger> Mailboxes<L> {
         self.notices.subscribe(account)
     }
 
+    /// What tells of changes.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
     /// Mailbox actors in memory.
     pub fn active(&self) -> usize {
         self.router.active()

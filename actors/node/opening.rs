@@ -22,6 +22,7 @@ use crate::queue::services::{Busy, QueueServices};
 use crate::relay::SmtpCourier;
 use crate::scrubber::Duty;
 use crate::session::Protocol;
+use crate::session::home::Lodging;
 use crate::session::imap::ImapServices;
 use crate::session::pop3::Pop3Services;
 use crate::session::pop3::stored::StoredMaildrops;
@@ -163,6 +164,8 @@ async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door
         socket: door.socket,
         admission: services.admission.clone(),
         factory: door.factory,
+        lodging: Lodging::open()?,
+        notices: services.mailboxes.notices().clone(),
         calls: services.switch.calls(),
         supervise: services.settings.supervise.clone(),
     };

@@ -77,7 +77,7 @@ impl Calls {
     }
 
     /// Counts a session from before it starts until after it is parked or over.
-    pub(super) fn present(&self) -> Present {
+    pub(crate) fn present(&self) -> Present {
         self.lot.present.enter();
         Present(self.lot.clone())
     }
@@ -174,7 +174,7 @@ impl Drop for OpenDoor {
 
 /// A session is here.
 #[must_use]
-pub(super) struct Present(Arc<Lot>);
+pub(crate) struct Present(Arc<Lot>);
 
 impl Drop for Present {
     fn drop(&mut self) {

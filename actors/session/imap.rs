@@ -35,12 +35,12 @@ use posthouse_conf::Settings;
 use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_net::{TlsAcceptor, Transport};
 use posthouse_obs::emit;
-use posthouse_obs::event::session::{SessionEnded, SessionMovedIn, SessionStarted};
+use posthouse_obs::event::session::SessionEnded;
 use posthouse_wire::imap::response::status::{Code, Status};
-use ractor::{ActorCell, SpawnErr};
+use ractor::SpawnErr;
 
 use crate::listener::{Accepted, SessionFactory};
-use crate::session::{self, Calls, Parked, Protocol, ResumeError, Resumed, Session};
+use crate::session::{self, Calls, Home, Origin, Parked, Protocol, ResumeError, Resumed, Session};
 use desk::Desk;
 use dialogue::Dialogue;
 
@@ -59,14 +59,14 @@ impl<D: Desk> SessionFactory for ImapServices<D> {
         self.protocol
     }
 
-    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+    fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = ImapSession::new(self.clone(), accepted.transport, Some(accepted.guard));
-        async move { session::spawn(session, supervisor).await.map(drop) }.boxed()
+        async move { session::spawn(session, home).await.map(drop) }.boxed()
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = ImapSession::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|supervisor| async move { session::spawn(session, supervisor).await.map(drop) }.boxed()))
+        Ok(Resumed::new(|home| async move { session::spawn(session, home).await.map(drop) }.boxed()))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -81,16 +81,15 @@ impl<D: Desk> SessionFactory for ImapServices<D> {
 pub struct ImapSession<D> {
     dialogue: Dialogue<D>,
     client: IpAddr,
-    /// It came from another process.
-    is_resumed: bool,
-    _place: Option<ConnectionGuard>,
+    origin: Origin,
+    place: Option<ConnectionGuard>,
 }
 
 impl<D: Desk> ImapSession<D> {
     /// A session on a fresh connection; `place` is its place among the connections counted.
     pub fn new(services: ImapServices<D>, transport: Transport, place: Option<ConnectionGuard>) -> Self {
         let client = transport.peer_ip();
-        Self { dialogue: Dialogue::new(services, transport), client, is_resumed: false, _place: place }
+        Self { dialogue: Dialogue::new(services, transport), client, origin: Origin::Fresh, place }
     }
 }
 
@@ -104,15 +103,16 @@ impl<D: Desk> Session for ImapSession<D> {
     }
 
     async fn run(self) -> Option<Parked> {
-        let Self { dialogue, client, is_resumed, _place } = self;
+        let Self { dialogue, client, origin, place } = self;
         let protocol = dialogue.protocol.as_str();
-        if is_resumed {
-            emit(SessionMovedIn { protocol, client });
-        } else {
-            emit(SessionStarted { protocol, client });
-        }
+        origin.tell(protocol, client);
         match dialogue.run().await {
-            Ok(parked) => Some(parked),
+            Ok(mut parked) => {
+                if let Some(rest) = &mut parked.rest {
+                    rest.place = place;
+                }
+                Some(parked)
+            }
             Err(reason) => {
                 emit(SessionEnded { protocol, client, reason });
                 None

@@ -1,26 +1,33 @@
-//! A session on its way from one process to another: a value of a few hundred octets, and its socket.
+//! A session that sleeps, or is on its way from one process to another: a value of a few hundred octets, and its socket.
 //!
 //! Apart because all protocols share the rules: one octet of version, then a prost message, so that fields can be added
 //! while states of the version before stay readable; every count, length and number is checked before it is believed; and
 //! a time is what is left of it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use posthouse_mail::BlobId;
+use posthouse_filter::rate::{Admission, ConnectionGuard};
 use posthouse_mail::stage::BodyRef;
+use posthouse_mail::{AccountId, BlobId, ModSeq};
 use posthouse_net::FrozenStream;
 use posthouse_storage::message::Octets;
-use ractor::{ActorCell, SpawnErr};
+use prost::Message as _;
+use ractor::SpawnErr;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
-use super::Protocol;
+use super::{Home, Presence, Protocol};
 
 /// A session that has stopped at a safe point. Dropped, it closes its socket without a word.
 pub struct Parked {
+    /// It sleeps in this process; otherwise it leaves for another one.
+    pub rest: Option<Rest>,
     pub protocol: Protocol,
     /// What the session knows.
     pub state: Vec<u8>,
@@ -29,19 +36,89 @@ pub struct Parked {
     pub socket: OwnedFd,
 }
 
+/// What a session that sleeps needs beside its state: what wakes it, and where it goes on being counted.
+pub struct Rest {
+    /// When it has something to do by itself.
+    pub until: Instant,
+    /// The account whose changes wake it, and what tells of those since the session last looked.
+    pub watch: Option<(AccountId, watch::Receiver<Option<ModSeq>>)>,
+    /// A socket whose client has reset the connection does not know it any more.
+    pub peer: SocketAddr,
+    pub place: Option<ConnectionGuard>,
+    pub presence: Presence,
+}
+
+/// A parked session in one piece of memory and a socket. Dropped, it closes its socket without a word.
+pub(crate) struct Packed {
+    pub protocol: Protocol,
+    /// The length of the stream's part, the stream, the session's state.
+    pub octets: Zeroizing<Vec<u8>>,
+    pub socket: OwnedFd,
+}
+
+/// Octets that tell how long the stream's part is.
+const LENGTH: usize = 4;
+
+impl Packed {
+    /// A stream whose state is too long for its length to be told is none that a session has.
+    pub fn of(parked: Parked) -> Self {
+        let stream = parked.stream.encode();
+        let length = u32::try_from(stream.len()).unwrap_or(u32::MAX);
+        let mut octets = Zeroizing::new(Vec::with_capacity(LENGTH + stream.len() + parked.state.len()));
+        octets.extend_from_slice(&length.to_be_bytes());
+        octets.extend_from_slice(&stream);
+        octets.extend_from_slice(&parked.state);
+        Self { protocol: parked.protocol, octets, socket: parked.socket }
+    }
+
+    pub fn unpack(self) -> Result<Parked, ResumeError> {
+        let (length, rest) = self.octets.split_first_chunk::<LENGTH>().ok_or(ResumeError::Damaged("its length"))?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let (stream, state) = rest.split_at_checked(length).ok_or(ResumeError::Damaged("its length"))?;
+        let stream = FrozenStream::decode(stream)?;
+        Ok(Parked { protocol: self.protocol, state: state.to_vec(), stream, socket: self.socket, rest: None })
+    }
+}
+
+/// The place of a connection: the one that it had while its session slept, or a new one.
+pub(super) fn place(rest: Option<Rest>, admission: &Admission, client: IpAddr) -> ConnectionGuard {
+    rest.and_then(|rest| rest.place).unwrap_or_else(|| admission.readmit(client))
+}
+
+/// What happens to a session's state while it sleeps; every protocol's state has these two fields.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Slept {
+    /// How long it slept: of every time in the state so much less is left.
+    #[prost(uint64, tag = "15")]
+    slept_ms: u64,
+    /// Something else than its client woke it.
+    #[prost(bool, tag = "16")]
+    drowsy: bool,
+}
+
+impl Parked {
+    /// Notes how long the session slept, once, and whether it sleeps on when it has nothing to do.
+    pub(crate) fn note_sleep(&mut self, slept: Duration, drowsy: bool) {
+        // Rounded up: whoever is woken at a deadline finds that it has passed.
+        let slept_ms = u64::try_from(slept.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        // Fields of a message may stand in any order: what was written before stays as it is.
+        self.state.extend(Slept { slept_ms, drowsy }.encode_to_vec());
+    }
+}
+
 /// A parked session that was read and found sound, and is not yet started. Dropped, it closes its socket without a word.
-pub struct Resumed(Box<dyn FnOnce(ActorCell) -> Starting + Send>);
+pub struct Resumed(Box<dyn FnOnce(Home) -> Starting + Send>);
 
 type Starting = BoxFuture<'static, Result<(), SpawnErr>>;
 
 impl Resumed {
-    pub(super) fn new(start: impl FnOnce(ActorCell) -> Starting + Send + 'static) -> Self {
+    pub(super) fn new(start: impl FnOnce(Home) -> Starting + Send + 'static) -> Self {
         Self(Box::new(start))
     }
 
-    /// Starts the session's actor under `supervisor`, its listener.
-    pub async fn start(self, supervisor: ActorCell) -> Result<(), SpawnErr> {
-        (self.0)(supervisor).await
+    /// Starts the session's actor at its listener.
+    pub async fn start(self, home: Home) -> Result<(), SpawnErr> {
+        (self.0)(home).await
     }
 }
 
@@ -92,9 +169,9 @@ pub(super) fn left(until: Instant) -> u64 {
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The end of a time of which so many milliseconds were left.
-pub(super) fn until(left: u64) -> Instant {
-    Instant::now() + Duration::from_millis(left).min(TIME_MAX)
+/// The end of a time of which so many milliseconds were left, before the session slept so many.
+pub(super) fn until(left: u64, slept: u64) -> Instant {
+    Instant::now() + Duration::from_millis(left.saturating_sub(slept)).min(TIME_MAX)
 }
 
 /// A check of something decoded.

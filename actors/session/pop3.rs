@@ -22,18 +22,19 @@ use posthouse_mail::Uid;
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor, Transport};
 use posthouse_obs::emit;
 use posthouse_obs::event::net::HandshakeFailed;
-use posthouse_obs::event::session::{CommandRefused, SessionEnded, SessionMovedIn, SessionStarted};
+use posthouse_obs::event::session::{CommandRefused, SessionEnded};
 use posthouse_wire::pop3::command::LINE_MAX;
 use posthouse_wire::pop3::{Effect, LineLimit, Offer, Response, Server};
 use posthouse_wire::sasl::Credentials;
 use posthouse_wire::smtp::line::LineCutter;
-use ractor::{ActorCell, SpawnErr};
+use ractor::SpawnErr;
 use tokio::time::Instant;
 
 use crate::auth::AuthRefusal;
 use crate::listener::{Accepted, SessionFactory};
 use crate::session::{
-    self, Busy, Call, Calls, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake, wait_for_input,
+    self, Busy, Call, Calls, Doze, Home, Origin, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake,
+    wait_for_input,
 };
 use maildrops::{Maildrops, Opened, Trouble};
 use sending::{Sending, Step};
@@ -53,14 +54,14 @@ impl<M: Maildrops> SessionFactory for Pop3Services<M> {
         self.protocol
     }
 
-    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+    fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = Pop3Session::new(self.clone(), accepted);
-        async move { session::spawn(session, supervisor).await.map(drop) }.boxed()
+        async move { session::spawn(session, home).await.map(drop) }.boxed()
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = Pop3Session::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|supervisor| async move { session::spawn(session, supervisor).await.map(drop) }.boxed()))
+        Ok(Resumed::new(|home| async move { session::spawn(session, home).await.map(drop) }.boxed()))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -77,6 +78,8 @@ enum End {
     Drained,
     /// It goes on in another process.
     Moved,
+    /// It sleeps, and has nothing to do by itself until then.
+    Asleep(Instant),
     TooManyErrors,
     TlsFailed,
     /// Another session holds the maildrop now, or the store failed in the middle of an answer.
@@ -91,6 +94,7 @@ impl End {
             Self::TimedOut => "timed_out",
             Self::Drained => "drained",
             Self::Moved => "moved",
+            Self::Asleep(_) => "asleep",
             Self::TooManyErrors => "errors",
             Self::TlsFailed => "tls_failed",
             Self::MaildropLost => "maildrop_lost",
@@ -105,10 +109,11 @@ pub struct Pop3Session<M> {
     /// Absent only while a handshake runs.
     stream: Option<LineStream>,
     client: IpAddr,
+    doze: Doze,
     presence: Presence,
-    /// It came from another process.
-    is_resumed: bool,
-    _place: ConnectionGuard,
+    origin: Origin,
+    /// The connection's place among those counted; it leaves only with the session.
+    place: Option<ConnectionGuard>,
 }
 
 /// All that the session knows, and all that would move with it.
@@ -137,14 +142,10 @@ impl<M: Maildrops> Session for Pop3Session<M> {
 
     async fn run(mut self) -> Option<Parked> {
         let (protocol, client) = (self.services.protocol.as_str(), self.client);
-        if self.is_resumed {
-            emit(SessionMovedIn { protocol, client });
-        } else {
-            emit(SessionStarted { protocol, client });
-        }
+        self.origin.tell(protocol, client);
         let mut end = self.converse().await;
-        if end == End::Moved {
-            match self.park() {
+        if matches!(end, End::Moved | End::Asleep(_)) {
+            match self.park(end) {
                 Ok(parked) => return Some(parked),
                 Err(why) => end = why,
             }
@@ -180,9 +181,10 @@ impl<M: Maildrops> Pop3Session<M> {
             client: transport.peer_ip(),
             presence: Presence::new(services.protocol, "authorization"),
             stream: Some(LineStream::new(transport, LINE_MAX)),
+            doze: Doze::new(&services.settings.node),
             services,
-            is_resumed: false,
-            _place: guard,
+            origin: Origin::Fresh,
+            place: Some(guard),
         }
     }
 
@@ -263,17 +265,20 @@ impl<M: Maildrops> Pop3Session<M> {
     }
 
     async fn wait(&mut self) -> Result<(), End> {
+        let sleep_at = if self.is_movable() { self.doze.at() } else { None };
         let Some(stream) = self.stream.as_mut() else { return Err(End::Gone) };
         let renewal = self.state.opened.as_ref().map(Opened::renew_at);
         let deadline = renewal.map_or(self.state.deadline, |at| at.min(self.state.deadline));
-        match wait_for_input(stream, deadline, &mut self.services.calls, true).await {
+        match wait_for_input(stream, deadline, sleep_at, &mut self.services.calls, true).await {
             Wake::Input => {
+                self.doze.stir();
                 if self.state.server.is_open() {
                     self.state.deadline = Instant::now() + self.services.settings.pop3.idle_timeout.get();
                 }
                 Ok(())
             }
             Wake::Called => Ok(()),
+            Wake::Drowsy => Err(End::Asleep(deadline)),
             Wake::Leaving => Err(End::Drained),
             // Woken for the lock only.
             Wake::Lost(NetError::ReadTimeout) if Instant::now() < self.state.deadline => Ok(()),
@@ -457,7 +462,7 @@ impl<M: Maildrops> Pop3Session<M> {
             End::Closed => {}
             // RFC 1939 §3: the autologout timer ends the connection without an answer. In the middle of an answer
             // another line would be taken for a part of the message.
-            End::TimedOut | End::Gone | End::TlsFailed | End::MaildropLost | End::Moved => return,
+            End::TimedOut | End::Gone | End::TlsFailed | End::MaildropLost | End::Moved | End::Asleep(_) => return,
         }
         let _ = self.flush().await;
     }

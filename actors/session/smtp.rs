@@ -20,21 +20,19 @@ use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_mail::{ForwardPath, IngestId, Reply, ReversePath};
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
 use posthouse_obs::emit;
-use posthouse_obs::event::session::{
-    CommandRefused, MessageAbandoned, MessageBegun, SessionEnded, SessionMovedIn, SessionStarted,
-};
+use posthouse_obs::event::session::{CommandRefused, MessageAbandoned, MessageBegun, SessionEnded};
 use posthouse_wire::smtp::line::LineCutter;
 use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::server::{Effect, Flavour, Policy, SmtpSession as Dialogue};
-use ractor::{ActorCell, SpawnErr};
+use ractor::SpawnErr;
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::listener::{Accepted, SessionFactory};
 use crate::session::smtp::desk::Desk;
 use crate::session::{
-    self, Busy, Call, Calls, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake, submission,
-    wait_for_input,
+    self, Busy, Call, Calls, Doze, Home, Origin, Parked, Presence, Protocol, ResumeError, Resumed, Session, Wake,
+    submission, wait_for_input,
 };
 
 /// What every SMTP session of a listener shares.
@@ -60,14 +58,14 @@ impl<D: Desk> SessionFactory for SmtpServices<D> {
         self.protocol
     }
 
-    fn spawn(&self, accepted: Accepted, supervisor: ActorCell) -> BoxFuture<'_, Result<(), SpawnErr>> {
+    fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = SmtpSession::new(self.clone(), accepted);
-        Box::pin(async move { session::spawn(session, supervisor).await.map(drop) })
+        Box::pin(async move { session::spawn(session, home).await.map(drop) })
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = SmtpSession::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|supervisor| Box::pin(async move { session::spawn(session, supervisor).await.map(drop) })))
+        Ok(Resumed::new(|home| Box::pin(async move { session::spawn(session, home).await.map(drop) })))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -108,6 +106,8 @@ enum End {
     Drained,
     /// It goes on in another process.
     Moved,
+    /// It sleeps, and has nothing to do by itself until then.
+    Asleep(Instant),
     EarlyTalker,
     TlsFailed,
 }
@@ -120,6 +120,7 @@ impl End {
             Self::TimedOut => "timed_out",
             Self::Drained => "drained",
             Self::Moved => "moved",
+            Self::Asleep(_) => "asleep",
             Self::EarlyTalker => "early_talker",
             Self::TlsFailed => "tls_failed",
         }
@@ -155,11 +156,11 @@ pub struct SmtpSession<D> {
     command_deadline: Option<Instant>,
     /// TLS version and suite, for the Received field.
     tls: Option<String>,
+    doze: Doze,
     presence: Presence,
-    /// It came from another process.
-    is_resumed: bool,
-    /// The connection's place among those counted.
-    _guard: ConnectionGuard,
+    origin: Origin,
+    /// The connection's place among those counted; it leaves only with the session.
+    place: Option<ConnectionGuard>,
 }
 
 impl<D: Desk> Session for SmtpSession<D> {
@@ -173,17 +174,13 @@ impl<D: Desk> Session for SmtpSession<D> {
 
     async fn run(mut self) -> Option<Parked> {
         let (protocol, client) = (self.services.protocol.as_str(), self.client);
-        if self.is_resumed {
-            emit(SessionMovedIn { protocol, client });
-        } else {
-            emit(SessionStarted { protocol, client });
-        }
+        self.origin.tell(protocol, client);
         let mut end = match self.converse().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        if end == End::Moved {
-            match self.park() {
+        if matches!(end, End::Moved | End::Asleep(_)) {
+            match self.park(end) {
                 Ok(parked) => return Some(parked),
                 Err(why) => end = why,
             }
@@ -217,9 +214,10 @@ impl<D: Desk> SmtpSession<D> {
             transaction_deadline: None,
             command_deadline: None,
             tls: None,
+            doze: Doze::new(&services.settings.node),
             presence: Presence::new(services.protocol, "hello"),
-            is_resumed: false,
-            _guard: guard,
+            origin: Origin::Fresh,
+            place: Some(guard),
             services,
         }
     }
@@ -260,10 +258,10 @@ impl<D: Desk> SmtpSession<D> {
             let until = until.unwrap_or_else(begin);
             self.opening = Opening::Silence(Some(until));
             let stream = self.stream.as_mut().expect(STREAM);
-            match wait_for_input(stream, until, &mut self.services.calls, false).await {
+            match wait_for_input(stream, until, None, &mut self.services.calls, false).await {
                 Wake::Lost(NetError::ReadTimeout) => {}
                 Wake::Lost(error) => return Err(ended_by(&error)),
-                Wake::Called | Wake::Leaving => return Ok(()),
+                Wake::Called | Wake::Leaving | Wake::Drowsy => return Ok(()),
                 Wake::Input => {
                     self.say(&reply::early_talker());
                     self.flush().await?;
@@ -313,13 +311,16 @@ impl<D: Desk> SmtpSession<D> {
         let command_deadline = *self.command_deadline.get_or_insert_with(begin);
         let deadline = self.transaction_deadline.map_or(command_deadline, |end| end.min(command_deadline));
         let may_leave = self.dialogue.is_between_messages();
+        let sleep_at = if self.is_movable() { self.doze.at() } else { None };
         let stream = self.stream.as_mut().expect(STREAM);
-        match wait_for_input(stream, deadline, &mut self.services.calls, may_leave).await {
+        match wait_for_input(stream, deadline, sleep_at, &mut self.services.calls, may_leave).await {
             Wake::Input => {
                 self.command_deadline = None;
+                self.doze.stir();
                 Ok(())
             }
             Wake::Called => Ok(()),
+            Wake::Drowsy => Err(End::Asleep(deadline)),
             Wake::Leaving => {
                 self.say(&reply::going_away(&self.services.policy.hostname));
                 self.flush().await?;

@@ -17,6 +17,9 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// How long a stopping node lets a command, a DATA or a delivery in progress finish.
     pub drain_limit: Span,
+    /// A session whose client says nothing for this long sleeps: it keeps its state and its socket, and gives all other memory back
+    /// until a byte, a change of its mailbox or its time-out wakes it. `0s`: never; else `1ms` to `1d`.
+    pub sleep_after: Span,
     /// Threads for blocking work: store reads, password hashing, file access.
     pub blocking_threads_max: usize,
 }
@@ -27,6 +30,7 @@ impl Default for Node {
             hostname: "localhost".to_owned(),
             data_dir: PathBuf::from("posthouse-data"),
             drain_limit: Span::secs(30),
+            sleep_after: Span::secs(60),
             blocking_threads_max: 64,
         }
     }
@@ -34,7 +38,10 @@ impl Default for Node {
 
 impl Node {
     pub(super) fn complaint(&self) -> Complaint {
-        let named = posthouse_mail::Domain::parse(&self.hostname);
-        named.err().map(|error| ("node.hostname", format!("`{}`: {error}", self.hostname)))
+        if let Err(error) = posthouse_mail::Domain::parse(&self.hostname) {
+            return Some(("node.hostname", format!("`{}`: {error}", self.hostname)));
+        }
+        let is_sound = self.sleep_after <= Span::days(1);
+        (!is_sound).then(|| ("node.sleep_after", format!("{}: at most one day", self.sleep_after)))
     }
 }

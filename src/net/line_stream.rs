@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -168,9 +169,9 @@ impl LineStream<Transport> {
     ///
     /// # Errors
     /// As [`Transport::thaw`].
-    pub fn thaw(socket: OwnedFd, frozen: FrozenStream) -> Result<Self, Error> {
+    pub fn thaw(socket: OwnedFd, frozen: FrozenStream, peer: Option<SocketAddr>) -> Result<Self, Error> {
         let FrozenStream { transport, input, input_max } = frozen;
-        let transport = Transport::thaw(socket, transport)?;
+        let transport = Transport::thaw(socket, transport, peer)?;
         Ok(Self { transport, input: BytesMut::from(&input[..]), input_max, unflushed: false })
     }
 }

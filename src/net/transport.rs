@@ -78,12 +78,13 @@ impl Transport {
     }
 
     /// Goes on where `freeze` stopped, in whichever process. Writes nothing and reads nothing; dropped right away it leaves
-    /// the connection as it was, as long as somebody else holds the socket too. Needs a Tokio runtime.
+    /// the connection as it was, as long as somebody else holds the socket too. Needs a Tokio runtime. Whoever knows the peer
+    /// says so: a socket whose peer has reset the connection does not know it any more.
     ///
     /// # Errors
-    /// `Closed` when the peer is gone meanwhile, which says nothing against the value; otherwise the socket is none of ours
-    /// or cannot be polled.
-    pub fn thaw(socket: OwnedFd, frozen: FrozenTransport) -> Result<Self, Error> {
+    /// `Closed` when the peer is gone meanwhile and was not known, which says nothing against the value; otherwise the socket is
+    /// none of ours or cannot be polled.
+    pub fn thaw(socket: OwnedFd, frozen: FrozenTransport, peer: Option<SocketAddr>) -> Result<Self, Error> {
         let reference = SockRef::from(&socket);
         let is_tcp = reference.r#type()? == Type::STREAM && reference.domain()? != Domain::UNIX;
         if !is_tcp {
@@ -91,10 +92,14 @@ impl Transport {
         }
         let socket = std::net::TcpStream::from(socket);
         socket.set_nonblocking(true)?;
-        let Self { peer, local, stream } = Self::plain(TcpStream::from_std(socket)?)?;
-        let stream = match (frozen.tls, stream) {
-            (Some(tls), Stream::Plain(socket)) => Stream::Tls(Box::new(MovableTls::thaw(socket, tls)?)),
-            (_, stream) => stream,
+        // The program that accepted it may have been another version.
+        socket.set_nodelay(true).map_err(of_stream)?;
+        let peer = peer.map_or_else(|| socket.peer_addr(), Ok).map_err(of_stream)?;
+        let local = socket.local_addr().map_err(of_stream)?;
+        let socket = TcpStream::from_std(socket)?;
+        let stream = match frozen.tls {
+            Some(tls) => Stream::Tls(Box::new(MovableTls::thaw(socket, tls)?)),
+            None => Stream::Plain(socket),
         };
         Ok(Self { peer, local, stream })
     }
@@ -126,6 +131,15 @@ impl Transport {
 
     pub fn is_tls(&self) -> bool {
         !matches!(self.stream, Stream::Plain(_))
+    }
+
+    /// Whether nothing but the socket has octets of this connection that wait: neither to be read nor to be sent.
+    pub fn is_settled(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => true,
+            Stream::Tls(stream) => stream.is_settled(),
+            Stream::TlsClient(_) => false,
+        }
     }
 
     /// Whether both ends are on this machine, so that no one else can listen.

@@ -4,6 +4,7 @@ use posthouse_mail::Fault;
 use posthouse_storage::Error;
 use posthouse_wire::imap::FrameError;
 use posthouse_wire::imap::response::status::{Code, Status};
+use tokio::time::Instant;
 
 /// Why a command, or the whole session, goes no further.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub enum Stop {
     Draining,
     /// The session goes on in another process.
     Moved,
+    /// The session sleeps, and has nothing to do by itself until then.
+    Asleep(Instant),
     /// Too many wrong commands in a row.
     TooManyErrors,
     /// The selected mailbox is gone.
@@ -59,6 +62,7 @@ impl Stop {
             Self::StartTls => "starttls",
             Self::Draining => "drain",
             Self::Moved => "moved",
+            Self::Asleep(_) => "asleep",
             Self::TooManyErrors => "errors",
             Self::MailboxGone => "mailbox_gone",
             Self::Flooded(_) => "flood",

@@ -27,7 +27,7 @@ use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::state::{Activity, Phase, Selected, SessionState};
 use crate::session::parked::UNSENT_MAX;
-use crate::session::{Busy, Call, Calls, Parked, Presence, Protocol, Wake, wait_for_input};
+use crate::session::{Busy, Call, Calls, Doze, Parked, Presence, Protocol, Wake, wait_for_input};
 
 /// Room in the input buffer beside the longest line: one read of the stream.
 const READ_ROOM: usize = 16 * 1024;
@@ -52,6 +52,7 @@ pub struct Dialogue<D> {
     pub(super) login_by: Instant,
     /// The client must say something by then; set while it is waited for.
     pub(super) input_by: Option<Instant>,
+    pub(super) doze: Doze,
     /// A handshake is about to begin.
     busy: Option<Busy>,
 }
@@ -81,6 +82,7 @@ impl<D: Desk> Dialogue<D> {
             state,
             login_by,
             input_by: None,
+            doze: Doze::new(&settings.node),
             busy: None,
             settings,
         }
@@ -94,7 +96,8 @@ impl<D: Desk> Dialogue<D> {
                 Err(stop) => stop,
             };
             match stop {
-                Stop::Moved => return self.park().map_err(|_| "closed"),
+                Stop::Moved => return self.park(None).map_err(|_| "closed"),
+                Stop::Asleep(until) => return self.park(Some(until)).map_err(|_| "closed"),
                 Stop::StartTls => {
                     let (protocol, client) = (self.protocol.as_str(), self.stream.transport().peer_ip());
                     match Box::pin(self.start_tls()).await {
@@ -149,7 +152,7 @@ impl<D: Desk> Dialogue<D> {
 
     async fn listen(&mut self) -> Outcome<()> {
         match self.reader.next_frame(self.stream.input_mut()) {
-            Frame::NeedInput => self.await_input().await,
+            Frame::NeedInput => self.await_input(self.is_movable()).await,
             Frame::Command(text) => self.on_command(text).await,
             Frame::Append(text, head) => match self.calls.begin() {
                 Some(busy) => Box::pin(self.on_append(head, busy)).await,
@@ -174,12 +177,12 @@ impl<D: Desk> Dialogue<D> {
             if frame != Frame::NeedInput {
                 return Ok(frame);
             }
-            self.await_input().await?;
+            self.await_input(false).await?;
         }
     }
 
     /// Sends everything answered so far, then waits for input. Returns before there is any when the node calls.
-    async fn await_input(&mut self) -> Outcome<()> {
+    async fn await_input(&mut self, may_sleep: bool) -> Outcome<()> {
         if !self.send_waiting().await? {
             return Ok(());
         }
@@ -189,12 +192,15 @@ impl<D: Desk> Dialogue<D> {
             _ => *self.input_by.get_or_insert_with(|| Instant::now() + idle_timeout),
         };
         let may_leave = self.reader.is_between_commands();
-        match wait_for_input(&mut self.stream, deadline, &mut self.calls, may_leave).await {
+        let sleep_at = if may_sleep { self.doze.at() } else { None };
+        match wait_for_input(&mut self.stream, deadline, sleep_at, &mut self.calls, may_leave).await {
             Wake::Input => {
                 self.input_by = None;
+                self.doze.stir();
                 Ok(())
             }
             Wake::Called => Ok(()),
+            Wake::Drowsy => Err(Stop::Asleep(deadline)),
             Wake::Leaving => Err(Stop::Draining),
             Wake::Lost(error) => Err(Stop::Lost(error)),
         }

@@ -41,13 +41,19 @@ impl<D: Desk> Dialogue<D> {
     }
 
     async fn wait_idling(&mut self) -> Outcome<()> {
+        let sleep_at = if self.is_movable() { self.doze.at() } else { None };
         let (Activity::Idling { until, .. }, Some(notices)) = (&self.state.activity, &mut self.notices) else {
             return Ok(());
         };
         tokio::select! {
             biased;
-            wake = wait_for_input(&mut self.stream, *until, &mut self.calls, true) => match wake {
-                Wake::Input | Wake::Called => Ok(()),
+            wake = wait_for_input(&mut self.stream, *until, sleep_at, &mut self.calls, true) => match wake {
+                Wake::Input => {
+                    self.doze.stir();
+                    Ok(())
+                }
+                Wake::Called => Ok(()),
+                Wake::Drowsy => Err(Stop::Asleep(*until)),
                 Wake::Leaving => Err(Stop::Draining),
                 Wake::Lost(error) => Err(Stop::Lost(error)),
             },

@@ -18,14 +18,17 @@ use posthouse_wire::imap::command::{ParseLimits, Tagged};
 use posthouse_wire::imap::response::fetch::Segment;
 use posthouse_wire::imap::seq_view::Snapshot;
 use posthouse_wire::imap::{Command, SeqView, State, Tag, parse};
+use tokio::time::Instant;
 
 use super::desk::Desk;
 use super::dialogue::{Dialogue, frame_limits, input_max};
 use super::fetch::{Answering, UnderWay};
 use super::state::{Activity, Changed, Phase, Selected, SessionState};
 use super::{ImapServices, ImapSession};
-use crate::session::parked::{OctetsState, UNSENT_MAX, damaged, decode, encode, ensure, gaps, left, of_gaps, until};
-use crate::session::{Parked, ResumeError};
+use crate::session::parked::{
+    OctetsState, Rest, UNSENT_MAX, damaged, decode, encode, ensure, gaps, left, of_gaps, place, until,
+};
+use crate::session::{Doze, Origin, Parked, ResumeError};
 
 /// Messages still to be answered of a FETCH that can move.
 const TODO_MAX: usize = 1_000_000;
@@ -58,6 +61,10 @@ struct ImapState {
     login_left_ms: u64,
     #[prost(uint64, optional, tag = "10")]
     input_left_ms: Option<u64>,
+    #[prost(uint64, tag = "15")]
+    slept_ms: u64,
+    #[prost(bool, tag = "16")]
+    drowsy: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -125,24 +132,31 @@ impl<D: Desk> Dialogue<D> {
         fits && is_between && self.out.len() <= UNSENT_MAX
     }
 
-    /// Takes the session out of this process.
-    pub(super) fn park(mut self) -> Result<Parked, NetError> {
+    /// Takes the session out of this process, or to sleep, until it has something to do by itself.
+    pub(super) fn park(mut self, sleep_until: Option<Instant>) -> Result<Parked, NetError> {
         // What the client takes at once, it need not wait for.
         let limit = self.settings.imap.write_timeout.get();
         if let Some(Err(error)) = self.stream.send(&mut self.out, limit).now_or_never() {
             return Err(error);
         }
-        let (protocol, client) = (self.protocol, self.stream.transport().peer_ip());
-        let Self { state, stream, out, greeted, login_by, input_by, .. } = self;
+        let (protocol, peer) = (self.protocol, self.stream.transport().peer_addr());
+        // Only in IDLE, and only with a mailbox open, does a client hear of changes.
+        let account = self.state.selected().and(self.state.account());
+        let watch = account.zip(self.notices.take());
+        let Self { state, stream, out, greeted, login_by, input_by, presence, .. } = self;
         let mut octets = ImapState::new(state);
         octets.greeted = greeted;
         octets.output = out;
         octets.login_left_ms = left(login_by);
         octets.input_left_ms = input_by.map(left);
         let state = encode(&octets);
+        let client = stream.transport().peer_ip();
         let (socket, stream) = stream.freeze()?;
-        emit(SessionMovedOut { protocol: protocol.as_str(), client });
-        Ok(Parked { protocol, state, stream, socket })
+        let rest = sleep_until.map(|until| Rest { until, watch, peer, place: None, presence });
+        if rest.is_none() {
+            emit(SessionMovedOut { protocol: protocol.as_str(), client });
+        }
+        Ok(Parked { rest, protocol, state, stream, socket })
     }
 }
 
@@ -157,24 +171,30 @@ impl<D: Desk> ImapSession<D> {
             return Err(ResumeError::Protocol(parked.protocol.as_str()));
         }
         let mut state: ImapState = decode(&parked.state)?;
-        let mut stream = LineStream::thaw(parked.socket, parked.stream)?;
+        let Parked { rest, stream, socket, .. } = parked;
+        let mut stream = LineStream::thaw(socket, stream, rest.as_ref().map(|rest| rest.peer))?;
         stream.set_input_max(input_max(&frame_limits(&services.settings)));
         let tls_is_due = services.protocol.is_implicit_tls() && state.greeted;
         ensure(stream.transport().is_tls() || !tls_is_due, "TLS")?;
         ensure(state.output.len() <= UNSENT_MAX, "unsent answers")?;
         let client = stream.transport().peer_ip();
         let (out, greeted) = (std::mem::take(&mut state.output), state.greeted);
-        let (login_by, input_by) = (until(state.login_left_ms), state.input_left_ms.map(until));
+        let slept = state.slept_ms;
+        let login_by = until(state.login_left_ms, slept);
+        let input_by = state.input_left_ms.map(|left| until(left, slept));
+        let doze = Doze::resumed(&services.settings.node, state.drowsy);
         let limits = ParseLimits { search_depth_max: services.settings.imap.search_depth_max };
         let state = state.read(limits)?;
         let mut dialogue = Dialogue::with(services, stream, state, login_by);
         dialogue.out = out;
         dialogue.greeted = greeted;
         dialogue.input_by = input_by;
+        dialogue.doze = doze;
         if matches!(dialogue.state.activity, Activity::Idling { .. }) {
             dialogue.reader.expect_line();
         }
-        Ok(Self { dialogue, client, is_resumed: true, _place: Some(admission.readmit(client)) })
+        let origin = Origin::of(&rest);
+        Ok(Self { dialogue, client, origin, place: Some(place(rest, admission, client)) })
     }
 }
 
@@ -214,7 +234,7 @@ impl ImapState {
             (None, None, _) => Activity::Listening,
             (Some(tag), None, Phase::Authenticated { .. } | Phase::Selected { .. }) => {
                 let tag = Tag::of(tag.as_bytes()).filter(|read| read.as_str() == tag).ok_or(damaged("a tag"))?;
-                Activity::Idling { tag, until: until(self.idle_left_ms) }
+                Activity::Idling { tag, until: until(self.idle_left_ms, self.slept_ms) }
             }
             (None, Some(answering), Phase::Selected { selected, .. }) => {
                 Activity::Answering(Box::new(answering.read(&selected.view, limits)?))

@@ -2,6 +2,7 @@
 
 mod harness;
 mod hops;
+mod sleep;
 
 use std::time::Duration;
 

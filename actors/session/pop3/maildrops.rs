@@ -48,6 +48,11 @@ impl Opened {
         self
     }
 
+    /// The session slept, in the process that holds the lock: that is as sound as if it had been awake.
+    pub fn slept(&mut self, held_until: Instant) {
+        self.held_until = held_until.min(Instant::now() + self.lease);
+    }
+
     /// The end of the lease, as far as this session knows.
     pub fn held_until(&self) -> Instant {
         self.held_until

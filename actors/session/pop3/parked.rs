@@ -17,8 +17,10 @@ use posthouse_wire::smtp::line::LineCutter;
 use super::maildrops::{Maildrops, Opened};
 use super::sending::{MessageSending, Sending};
 use super::{End, Pop3Services, Pop3Session, State, of_write, offer};
-use crate::session::parked::{OctetsState, UNSENT_MAX, damaged, decode, encode, ensure, gaps, left, of_gaps, until};
-use crate::session::{Parked, Presence, ResumeError};
+use crate::session::parked::{
+    OctetsState, Rest, UNSENT_MAX, damaged, decode, encode, ensure, gaps, left, of_gaps, place, until,
+};
+use crate::session::{Doze, Origin, Parked, Presence, ResumeError};
 
 /// Messages of a maildrop that can move; a session with more stays until its end.
 const ENTRIES_MAX: usize = 500_000;
@@ -45,6 +47,10 @@ struct Pop3State {
     refused_count: u64,
     #[prost(uint64, tag = "8")]
     deadline_left_ms: u64,
+    #[prost(uint64, tag = "15")]
+    slept_ms: u64,
+    #[prost(bool, tag = "16")]
+    drowsy: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -109,19 +115,27 @@ impl<M: Maildrops> Pop3Session<M> {
         self.state.server.is_between_commands() && entries <= ENTRIES_MAX && self.state.output.len() <= UNSENT_MAX
     }
 
-    /// Takes the session out of this process.
-    pub(super) fn park(&mut self) -> Result<Parked, End> {
+    /// Takes the session out of this process, or to sleep.
+    pub(super) fn park(&mut self, why: End) -> Result<Parked, End> {
         let mut stream = self.stream.take().ok_or(End::Gone)?;
         // What the client takes at once, it need not wait for.
         let limit = self.services.settings.pop3.write_timeout.get();
         if let Some(Err(error)) = stream.send(&mut self.state.output, limit).now_or_never() {
             return Err(of_write(&error));
         }
+        let (protocol, peer) = (self.services.protocol, stream.transport().peer_addr());
         let state = encode(&Pop3State::new(&mut self.state));
         let (socket, stream) = stream.freeze().map_err(|_| End::Gone)?;
-        let protocol = self.services.protocol;
-        emit(SessionMovedOut { protocol: protocol.as_str(), client: self.client });
-        Ok(Parked { protocol, state, stream, socket })
+        let rest = match why {
+            End::Asleep(until) => {
+                Some(Rest { until, watch: None, peer, place: self.place.take(), presence: self.presence.again() })
+            }
+            _ => {
+                emit(SessionMovedOut { protocol: protocol.as_str(), client: self.client });
+                None
+            }
+        };
+        Ok(Parked { rest, protocol, state, stream, socket })
     }
 
     /// The session that another process parked, if its state is sound.
@@ -134,13 +148,19 @@ impl<M: Maildrops> Pop3Session<M> {
             return Err(ResumeError::Protocol(parked.protocol.as_str()));
         }
         let state: Pop3State = decode(&parked.state)?;
-        let mut stream = LineStream::thaw(parked.socket, parked.stream)?;
+        let Parked { rest, stream, socket, .. } = parked;
+        let mut stream = LineStream::thaw(socket, stream, rest.as_ref().map(|rest| rest.peer))?;
         stream.set_input_max(LINE_MAX);
         let transport = stream.transport();
         let tls_is_due = services.protocol.is_implicit_tls() && state.greeted;
         ensure(transport.is_tls() || !tls_is_due, "TLS")?;
         let lease = services.settings.pop3.lock_lease.get();
-        let state = state.read(offer(&services, transport), lease)?;
+        let doze = Doze::resumed(&services.settings.node, state.drowsy);
+        let held_until = state.maildrop.as_ref().map(|maildrop| until(maildrop.lease_left_ms, state.slept_ms));
+        let mut state = state.read(offer(&services, transport), lease)?;
+        if let (Some(_), Some(opened), Some(held_until)) = (&rest, &mut state.opened, held_until) {
+            opened.slept(held_until);
+        }
         let client = transport.peer_ip();
         let word = if state.opened.is_some() { "transaction" } else { "authorization" };
         Ok(Self {
@@ -148,9 +168,10 @@ impl<M: Maildrops> Pop3Session<M> {
             client,
             presence: Presence::new(services.protocol, word),
             stream: Some(stream),
+            doze,
             services,
-            is_resumed: true,
-            _place: admission.readmit(client),
+            origin: Origin::of(&rest),
+            place: Some(place(rest, admission, client)),
         })
     }
 }
@@ -176,6 +197,7 @@ impl Pop3State {
             sending: state.sending.take().map(SendingState::new),
             refused_count: u64::try_from(state.refused_count).unwrap_or(u64::MAX),
             deadline_left_ms: left(state.deadline),
+            ..Self::default()
         }
     }
 
@@ -185,7 +207,7 @@ impl Pop3State {
         ensure(self.greeted || self.user.is_none() && self.maildrop.is_none(), "a dialogue before the greeting")?;
         let (snapshot, opened) = match self.maildrop {
             Some(maildrop) => {
-                let (maildrop, opened) = maildrop.read(lease)?;
+                let (maildrop, opened) = maildrop.read(lease, self.slept_ms)?;
                 (Snapshot::Transaction(maildrop), Some(opened))
             }
             None => (Snapshot::Authorization { user: self.user }, None),
@@ -200,7 +222,7 @@ impl Pop3State {
             opened,
             sending,
             refused_count: usize::try_from(self.refused_count).map_err(|_| damaged("refused commands"))?,
-            deadline: until(self.deadline_left_ms),
+            deadline: until(self.deadline_left_ms, self.slept_ms),
         })
     }
 }
@@ -220,7 +242,7 @@ impl MaildropState {
         }
     }
 
-    fn read(self, lease: std::time::Duration) -> Result<(Maildrop, Opened), ResumeError> {
+    fn read(self, lease: std::time::Duration, slept: u64) -> Result<(Maildrop, Opened), ResumeError> {
         ensure(self.uids.len() <= ENTRIES_MAX && self.uids.len() == self.sizes.len(), "messages of a maildrop")?;
         let uids = of_gaps(&self.uids, "Uids of a maildrop")?;
         let entries = uids.into_iter().filter_map(Uid::new).zip(self.sizes).map(|(uid, size)| Entry { uid, size });
@@ -231,7 +253,7 @@ impl MaildropState {
             Maildrop::restore(uid_validity, entries.collect(), &marks).ok_or(damaged("marks of a maildrop"))?;
         let holder: Holder = self.holder.try_into().map_err(|_| damaged("the holder of a lock"))?;
         let opened = Opened::new(AccountId::new(self.account), MailboxId::new(self.inbox), holder, lease);
-        Ok((maildrop, opened.resumed(until(self.lease_left_ms))))
+        Ok((maildrop, opened.resumed(until(self.lease_left_ms, slept))))
     }
 }
 

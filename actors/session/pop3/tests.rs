@@ -1,6 +1,7 @@
 //! The dialogue over a real socket, against maildrops that are told how to behave.
 
 mod hops;
+mod sleep;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};

@@ -16,8 +16,8 @@ use prost::Message as _;
 
 use super::desk::Desk;
 use super::{End, Opening, SmtpServices, SmtpSession, ended_by, flavour, input_max};
-use crate::session::parked::{UNSENT_MAX, damaged, decode, encode, ensure, left, until};
-use crate::session::{Parked, Presence, ResumeError};
+use crate::session::parked::{Rest, UNSENT_MAX, damaged, decode, encode, ensure, left, place, until};
+use crate::session::{Doze, Origin, Parked, Presence, ResumeError};
 
 /// Recipients of an envelope that can move.
 const RECIPIENTS_MAX: usize = 100_000;
@@ -61,6 +61,10 @@ struct SmtpState {
     /// For the Received field.
     #[prost(string, optional, tag = "14")]
     tls: Option<String>,
+    #[prost(uint64, tag = "15")]
+    slept_ms: u64,
+    #[prost(bool, tag = "16")]
+    drowsy: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -115,19 +119,27 @@ impl<D: Desk> SmtpSession<D> {
         self.dialogue.is_between_commands() && self.output.len() <= UNSENT_MAX
     }
 
-    /// Takes the session out of this process.
-    pub(super) fn park(&mut self) -> Result<Parked, End> {
+    /// Takes the session out of this process, or to sleep.
+    pub(super) fn park(&mut self, why: End) -> Result<Parked, End> {
         let mut stream = self.stream.take().ok_or(End::Gone)?;
         // What the client takes at once, it need not wait for.
         let limit = self.services.settings.smtp.command_timeout.get();
         if let Some(Err(error)) = stream.send(&mut self.output, limit).now_or_never() {
             return Err(ended_by(&error));
         }
+        let (protocol, peer) = (self.services.protocol, stream.transport().peer_addr());
         let state = encode(&SmtpState::new(self));
         let (socket, stream) = stream.freeze().map_err(|_| End::Gone)?;
-        let protocol = self.services.protocol;
-        emit(SessionMovedOut { protocol: protocol.as_str(), client: self.client });
-        Ok(Parked { protocol, state, stream, socket })
+        let rest = match why {
+            End::Asleep(until) => {
+                Some(Rest { until, watch: None, peer, place: self.place.take(), presence: self.presence.again() })
+            }
+            _ => {
+                emit(SessionMovedOut { protocol: protocol.as_str(), client: self.client });
+                None
+            }
+        };
+        Ok(Parked { rest, protocol, state, stream, socket })
     }
 
     /// The session that another process parked, if its state is sound.
@@ -140,7 +152,8 @@ impl<D: Desk> SmtpSession<D> {
             return Err(ResumeError::Protocol(parked.protocol.as_str()));
         }
         let mut state: SmtpState = decode(&parked.state)?;
-        let mut stream = LineStream::thaw(parked.socket, parked.stream)?;
+        let Parked { rest, stream, socket, .. } = parked;
+        let mut stream = LineStream::thaw(socket, stream, rest.as_ref().map(|rest| rest.peer))?;
         stream.set_input_max(input_max(&services.settings));
         let tls = stream.transport().is_tls();
         let opening = state.opening()?;
@@ -151,6 +164,7 @@ impl<D: Desk> SmtpSession<D> {
         let output = std::mem::take(&mut state.output);
         let (cutter, tls_text) = (LineCutter { overlong: state.overlong }, state.tls.take());
         let (transaction_left, command_left) = (state.transaction_left_ms, state.command_left_ms);
+        let (slept, drowsy) = (state.slept_ms, state.drowsy);
         // Facts are kept as if TLS had come already where it is yet to come first.
         let tls = tls || services.protocol.is_implicit_tls();
         let snapshot = state.snapshot()?;
@@ -165,14 +179,15 @@ impl<D: Desk> SmtpSession<D> {
             output,
             client,
             exempt: admission.is_exempt(client),
-            transaction_deadline: transaction_left.map(until),
-            command_deadline: command_left.map(until),
+            transaction_deadline: transaction_left.map(|left| until(left, slept)),
+            command_deadline: command_left.map(|left| until(left, slept)),
             tls: tls_text,
+            doze: Doze::resumed(&services.settings.node, drowsy),
             presence: Presence::new(services.protocol, dialogue.phase_name()),
             dialogue,
             stream: Some(stream),
-            is_resumed: true,
-            _guard: admission.readmit(client),
+            origin: Origin::of(&rest),
+            place: Some(place(rest, admission, client)),
             services,
         })
     }
@@ -220,7 +235,7 @@ impl SmtpState {
     fn opening(&self) -> Result<Opening, ResumeError> {
         match self.opening {
             0 => Ok(Opening::Handshake),
-            1 => Ok(Opening::Silence(self.silence_left_ms.map(until))),
+            1 => Ok(Opening::Silence(self.silence_left_ms.map(|left| until(left, self.slept_ms)))),
             2 => Ok(Opening::Greeted),
             _ => Err(damaged("the opening")),
         }

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod hops;
+mod sleep;
 
 use posthouse_conf::{Settings, Size, Span};
 use posthouse_mail::{Action, Flag, Reply, SpecialUse};

@@ -73,6 +73,12 @@ impl MovableTls {
         &self.facts
     }
 
+    /// Whether no plaintext waits to be read and no ciphertext to be sent. A part of a record may be there: its rest is yet
+    /// to come.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.records.plain().is_empty() && self.records.output().is_empty()
+    }
+
     /// Hands all of the output to the socket.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.records.output().is_empty() {

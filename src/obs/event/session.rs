@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use posthouse_mail::{AccountId, IngestId, ReversePath};
-use prometheus::{IntCounterVec, IntGaugeVec};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use crate::emit::event;
-use crate::registry::{counter, gauge};
+use crate::registry::{counter, gauge, histogram};
 
 static SESSIONS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauge("sessions", "Sessions open, by protocol and state.", &["protocol", "state"]));
@@ -32,6 +32,12 @@ static MOVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 static FAILED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("session_failures_total", "Sessions that ended by a bug.", &["protocol"]));
+static ASLEEP: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("sessions_asleep", "Sessions that sleep, among those open.", &["protocol"]));
+static WAKES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("session_wakes_total", "Sessions woken, by what woke them.", &["protocol", "cause"]));
+static WAKE_SECONDS: LazyLock<HistogramVec> =
+    LazyLock::new(|| histogram("session_wake_seconds", "From what wakes a session to its first step.", &["protocol"]));
 
 pub(crate) fn register() {
     for protocol in ["smtp", "submission", "submissions"] {
@@ -43,6 +49,11 @@ pub(crate) fn register() {
     for protocol in ["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"] {
         let _ = REFUSED.with_label_values(&[protocol, "permanent"]);
         let _ = FAILED.with_label_values(&[protocol]);
+        let _ = ASLEEP.with_label_values(&[protocol]);
+        let _ = WAKE_SECONDS.with_label_values(&[protocol]);
+        for cause in ["input", "notice", "deadline", "leave"] {
+            let _ = WAKES.with_label_values(&[protocol, cause]);
+        }
         for direction in ["in", "out"] {
             let _ = MOVED.with_label_values(&[protocol, direction]);
         }
@@ -149,4 +160,28 @@ event! {
     /// A submitted message is on its way, but its copy for the sender could not be filed.
     SentCopyMissed { message: IngestId, account: AccountId, reason: String }
     warn "copy of a sent message not filed"
+}
+
+event! {
+    /// A session sleeps: it keeps its state and its socket, and nothing else.
+    SessionSlept { protocol: &'static str }
+    silent ""
+    |event| ASLEEP.with_label_values(&[event.protocol]).inc()
+}
+
+event! {
+    /// A session sleeps no more, whatever becomes of it.
+    SessionUp { protocol: &'static str }
+    silent ""
+    |event| ASLEEP.with_label_values(&[event.protocol]).dec()
+}
+
+event! {
+    /// A session was woken; `cause` is `input`, `notice`, `deadline` or `leave`, and `seconds` what it took.
+    SessionWoken { protocol: &'static str, cause: &'static str, seconds: f64 }
+    silent ""
+    |event| {
+        WAKES.with_label_values(&[event.protocol, event.cause]).inc();
+        WAKE_SECONDS.with_label_values(&[event.protocol]).observe(event.seconds);
+    }
 }

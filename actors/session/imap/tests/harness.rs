@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use posthouse_conf::Settings;
+use posthouse_conf::{Settings, Span};
 use posthouse_filter::rate::Admission;
 use posthouse_mail::{AccountId, Address, Domain, DomainId, ModSeq, Secret, StoredMessage};
 use posthouse_net::{FrozenStream, TlsAcceptor, Transport, certificate};
@@ -18,6 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::listener::fixture::Inn;
+use crate::notice::Notices;
 use crate::session::imap::answer::status_of;
 use crate::session::imap::desk::Desk;
 use crate::session::imap::{ImapServices, ImapSession};
@@ -29,7 +32,9 @@ const ALICE: AccountId = AccountId::new(7);
 #[derive(Clone)]
 struct TestDesk {
     store: Store,
-    notices: Arc<watch::Sender<Option<ModSeq>>>,
+    notices: Notices,
+    /// Changes told of.
+    changes: Arc<AtomicU64>,
 }
 
 impl TestDesk {
@@ -38,7 +43,8 @@ impl TestDesk {
     }
 
     fn told<T>(&self, outcome: Result<T, posthouse_storage::Error>) -> Result<T, Status> {
-        self.notices.send_replace(None);
+        let change = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.notices.publish(ALICE, ModSeq::new(change).expect("not zero"));
         outcome.map_err(|error| status_of(&error))
     }
 }
@@ -53,8 +59,8 @@ impl Desk for TestDesk {
         if known { Ok(ALICE) } else { Err(Status::no("wrong").code(Code::AuthenticationFailed)) }
     }
 
-    fn subscribe(&self, _account: AccountId) -> watch::Receiver<Option<ModSeq>> {
-        self.notices.subscribe()
+    fn subscribe(&self, account: AccountId) -> watch::Receiver<Option<ModSeq>> {
+        self.notices.subscribe(account)
     }
 
     async fn append(&self, account: AccountId, append: Append) -> Result<StoredMessage, Status> {
@@ -115,7 +121,7 @@ impl Server {
         let store = Store::open(directory.path(), &settings.storage).await.expect("a store");
         make_account(&store).await;
         let switch = Switch::new();
-        let desk = TestDesk { store, notices: Arc::new(watch::channel(None).0) };
+        let desk = TestDesk { store, notices: Notices::new(), changes: Arc::default() };
         let settings = Arc::new(settings);
         let services = ImapServices { desk, protocol: Protocol::Imap, tls: None, settings, calls: switch.calls() };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -149,6 +155,15 @@ impl Server {
             switch,
             session: Some(session),
         }
+    }
+
+    /// A listener on the same store, whose sessions sleep after so long.
+    pub async fn inn(&self, sleep_after: Span) -> Inn {
+        let (mut settings, switch) = (Settings::clone(&self.services.settings), Switch::new());
+        settings.node.sleep_after = sleep_after;
+        let settings = Arc::new(settings);
+        let services = ImapServices { calls: switch.calls(), settings: settings.clone(), ..self.services.clone() };
+        Inn::open(&settings, self.services.desk.notices.clone(), switch, Arc::new(services)).await
     }
 
     pub async fn connect(&self) -> Client {

@@ -6,19 +6,19 @@ use super::harness::Journey;
 use super::*;
 use crate::session::{Call, Protocol};
 
-const SCRIPT: &str = "a LOGIN alice pw\r\nb SELECT INBOX\r\nc FETCH 1:* (UID FLAGS BODY[HEADER.FIELDS (Subject)])\r\n\
+pub(super) const SCRIPT: &str = "a LOGIN alice pw\r\nb SELECT INBOX\r\nc FETCH 1:* (UID FLAGS BODY[HEADER.FIELDS (Subject)])\r\n\
     d STORE 1 +FLAGS (\\Deleted $Work)\r\ne UID FETCH 1:* BODY[]\r\nf SEARCH ALL\r\ng EXPUNGE\r\nh IDLE\r\nDONE\r\n\
     i FETCH 1:2 FLAGS\r\nj LIST \"\" *\r\nk FROB\r\nl EXAMINE INBOX\r\nm FETCH 3 FLAGS\r\nn LOGOUT\r\n";
 
 /// A server whose INBOX holds three messages.
-async fn three() -> Server {
+pub(super) async fn three() -> Server {
     let server = Server::with(|settings| settings.imap.io_buffer = Size::bytes(50)).await;
     open(&server, &[MESSAGE, MESSAGE, MESSAGE]).await;
     server
 }
 
 /// What was heard, without the one number that is another for each mailbox.
-fn told(heard: &str) -> String {
+pub(super) fn told(heard: &str) -> String {
     let mut told = String::new();
     for piece in heard.split_inclusive("UIDVALIDITY ") {
         told.push_str(piece.trim_start_matches(|c: char| c.is_ascii_digit()));

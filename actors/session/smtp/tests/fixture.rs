@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::listener::Accepted;
+use crate::listener::fixture::Inn;
+use crate::notice::Notices;
 use crate::session::smtp::desk::{Desk, Route};
 use crate::session::smtp::{SmtpServices, SmtpSession};
 use crate::session::{Call, Parked, Protocol, Session, Switch};
@@ -207,6 +209,13 @@ impl Fixture {
         let services = SmtpServices::new(desk.clone(), protocol, Some(tls), Arc::new(settings), switch.calls());
         let session = tokio::spawn(SmtpSession::new(services.clone(), accepted).run());
         Self { desk, client: Some(LineStream::new(plain, 1 << 20)), session, services, switch, _dir: dir }
+    }
+
+    /// A listener with sessions of the same settings and the same desk.
+    pub async fn inn(&self) -> Inn {
+        let (settings, switch) = (self.services.settings.clone(), Switch::new());
+        let services = SmtpServices { calls: switch.calls(), ..self.services.clone() };
+        Inn::open(&settings, Notices::new(), switch, Arc::new(services)).await
     }
 
     /// The session goes on in the next process.

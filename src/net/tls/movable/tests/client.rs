@@ -183,7 +183,7 @@ async fn read_some(socket: &mut TcpStream, tls: &mut ClientConnection, heard: &m
 pub fn hop(stream: LineStream) -> LineStream {
     let (socket, frozen) = stream.freeze().expect("it can move");
     let frozen = FrozenStream::decode(&frozen.encode()).expect("what was encoded decodes");
-    LineStream::thaw(socket, frozen).expect("it goes on")
+    LineStream::thaw(socket, frozen, None).expect("it goes on")
 }
 
 pub async fn read_line(stream: &mut LineStream) -> Vec<u8> {

@@ -71,7 +71,7 @@ async fn buffer(mut stream: LineStream, wanted: usize) -> LineStream {
         let (socket, frozen) = stream.freeze().expect("it can move");
         let held = frozen.transport.tls.as_ref().expect("it is TLS").input.len();
         let frozen = FrozenStream::decode(&frozen.encode()).expect("what was encoded decodes");
-        stream = LineStream::thaw(socket, frozen).expect("it goes on");
+        stream = LineStream::thaw(socket, frozen, None).expect("it goes on");
         if held == wanted {
             return stream;
         }
@@ -130,7 +130,8 @@ async fn a_half_written_record_reaches_a_peer_that_did_not_read() {
             let octets = frozen.encode();
             assert!(!frozen.tls.as_ref().expect("it is TLS").output.is_empty(), "half a record waits");
             assert!(octets.len() < 40_000, "{}", octets.len());
-            transport = Transport::thaw(socket, FrozenTransport::decode(&octets).expect("decodes")).expect("goes on");
+            let frozen = FrozenTransport::decode(&octets).expect("decodes");
+            transport = Transport::thaw(socket, frozen, None).expect("goes on");
             taken += write_until_full(&mut transport, &data[taken..]);
         }
         let write = async {
@@ -294,7 +295,7 @@ async fn what_was_sealed_before_a_hand_over_goes_out_while_the_session_only_read
         let (mut transport, _) = stream.into_parts();
         let taken = write_until_full(&mut transport, &data);
         let (socket, frozen) = transport.freeze().expect("it can move");
-        let mut stream = LineStream::new(Transport::thaw(socket, frozen).expect("it goes on"), 100);
+        let mut stream = LineStream::new(Transport::thaw(socket, frozen, None).expect("it goes on"), 100);
         let hear = async {
             assert_eq!(client.hear(taken).await.len(), taken);
             client.say(b"thanks\r\n").await;
@@ -401,10 +402,10 @@ async fn what_cannot_go_on_says_why() {
 
     // A descriptor that is no TCP connection.
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
-    let thawed = Transport::thaw(OwnedFd::from(ours), FrozenTransport { tls: None });
+    let thawed = Transport::thaw(OwnedFd::from(ours), FrozenTransport { tls: None }, None);
     assert!(matches!(thawed, Err(Error::Frozen(_))));
     let file = std::fs::File::open("/dev/null").expect("a file");
-    assert!(Transport::thaw(OwnedFd::from(file), FrozenTransport { tls: None }).is_err());
+    assert!(Transport::thaw(OwnedFd::from(file), FrozenTransport { tls: None }, None).is_err());
 
     // A peer that reset the connection while it was on its way.
     let suite = suites()[0];
@@ -413,7 +414,7 @@ async fn what_cannot_go_on_says_why() {
     socket2::SockRef::from(&client.socket).set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
     drop(client);
     let socket = wait_for_reset(socket);
-    assert!(matches!(LineStream::thaw(socket, frozen), Err(Error::Closed)));
+    assert!(matches!(LineStream::thaw(socket, frozen, None), Err(Error::Closed)));
 }
 
 /// Waits until the kernel has heard of the reset.
