@@ -54,6 +54,8 @@ enum Command {
     MailFill(bench::mail::FillArgs),
     /// Messages per second over SMTP, beside Postfix with Dovecot
     SmtpBench(bench::smtp::SmtpBenchArgs),
+    /// Memory of many idle sessions, awake and asleep, and how long they take to answer; beside Dovecot
+    Idle(bench::idle::IdleArgs),
     /// Memory of the server under long bodies, idle and busy connections
     Memory(bench::memory::MemoryArgs),
     /// CPU and latency of a TLS connection on our record stream, beside tokio-rustls
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::MailBench(arguments) => bench::mail::run(&arguments),
         Command::MailFill(arguments) => block_on(bench::mail::fill(&arguments)),
         Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
+        Command::Idle(arguments) => block_on(bench::idle::run(&arguments)),
         Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
         Command::TlsBench(arguments) => block_on(bench::tls::run(&arguments)),
         Command::TlsServe(arguments) => bench::tls::serve(&arguments),

@@ -17,8 +17,6 @@ use tokio::time::timeout;
 
 /// Longest wait for one reply, on a machine that is busy with the load itself.
 const REPLY_WAIT: Duration = Duration::from_secs(300);
-/// Open files that both ends need together.
-const OPEN_FILES: u32 = 16_384;
 /// Wait for memory to settle after a load.
 const SETTLE: Duration = Duration::from_secs(3);
 /// A line of text, CRLF included.
@@ -50,7 +48,8 @@ pub struct MemoryArgs {
 }
 
 pub async fn run(arguments: &MemoryArgs) -> anyhow::Result<()> {
-    raise_open_files()?;
+    // Both ends of thousands of connections live on this machine.
+    posthouse_net::open_files::raise()?;
     let lab = tempfile::Builder::new().prefix("posthouse-memory").tempdir()?;
     let server = Server::start(arguments, lab.path())?;
     println!("load                                    seconds  rss MiB  pss MiB  peak rss MiB");
@@ -101,14 +100,6 @@ async fn send_at_once(server: &Server, arguments: &MemoryArgs) -> anyhow::Result
     while let Some(sent) = sending.join_next().await {
         sent??;
     }
-    Ok(())
-}
-
-/// Both ends of thousands of connections live on this machine; the server inherits the limit.
-fn raise_open_files() -> anyhow::Result<()> {
-    let limit = format!("--nofile={OPEN_FILES}:{OPEN_FILES}");
-    let raised = Command::new("prlimit").arg(format!("--pid={}", std::process::id())).arg(limit).status();
-    ensure!(raised.context("prlimit (package util-linux)")?.success(), "the limit of open files can't be raised");
     Ok(())
 }
 

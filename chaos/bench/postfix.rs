@@ -78,11 +78,18 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// The numeric ids of a user.
-fn ids(user: &str) -> anyhow::Result<(u32, u32)> {
+pub(super) fn ids(user: &str) -> anyhow::Result<(u32, u32)> {
     let passwd = fs::read_to_string("/etc/passwd")?;
     let line = passwd.lines().find(|line| line.split(':').next() == Some(user));
     let fields: Vec<&str> = line.with_context(|| format!("there is no user {user}"))?.split(':').collect();
     Ok((fields[2].parse()?, fields[3].parse()?))
+}
+
+/// A certificate that nobody vouches for.
+pub(super) fn lay_certificate(lab: &Path) -> anyhow::Result<()> {
+    let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail.test"];
+    let (key, certificate) = (lab.join("key.pem"), lab.join("cert.pem"));
+    run(Command::new("openssl").args(subject).arg("-keyout").arg(key).arg("-out").arg(certificate))
 }
 
 fn lay_dovecot(lab: &Path) -> anyhow::Result<()> {
@@ -91,13 +98,7 @@ fn lay_dovecot(lab: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(lab.join(dir))?;
         chown(lab.join(dir), Some(uid), Some(gid))?;
     }
-    let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail.test"];
-    run(Command::new("openssl")
-        .args(subject)
-        .arg("-keyout")
-        .arg(lab.join("key.pem"))
-        .arg("-out")
-        .arg(lab.join("cert.pem")))?;
+    lay_certificate(lab)?;
     fs::write(lab.join("users"), format!("{RECIPIENT}:{{PLAIN}}pw1\n"))?;
     let lab = lab.display();
     let conf = format!(
