@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use posthouse_mail::{AccountId, MailboxId, Uid};
+use posthouse_storage::check::Remedy;
 use posthouse_storage::{Store, check, message};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -39,6 +40,8 @@ pub struct Args {
 const START_MAX: Duration = Duration::from_secs(60);
 /// Messages read at once while verifying.
 const PAGE: usize = 500;
+/// How often a store is looked at that is too slow to be seen whole.
+const LOOKS_MAX: u32 = 10;
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
@@ -205,9 +208,16 @@ pub(super) fn judge(ledger: &Ledger, found: &HashMap<String, usize>) -> anyhow::
 
 /// Proves every invariant of a store that nobody else writes to.
 pub(super) async fn prove(store: &Store) -> anyhow::Result<()> {
-    let report = check::run(store, check::Options::default(), &mut |_| {}).await?;
-    ensure!(report.findings.is_empty(), "the checker found {:?}", report.findings);
-    Ok(())
+    for _ in 0..LOOKS_MAX {
+        let report = check::run(store, check::Options::default(), &mut |_| {}).await?;
+        if report.findings.is_empty() {
+            return Ok(());
+        }
+        // A slow store may want another look, which is no word against it.
+        let is_slow = report.findings.iter().all(|finding| finding.remedy == Remedy::Again);
+        ensure!(is_slow, "the checker found {:?}", report.findings);
+    }
+    bail!("the checker could not see all of it, however often it looked")
 }
 
 /// Names that were verified before, by their place.
