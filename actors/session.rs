@@ -11,6 +11,7 @@ pub mod call;
 mod doze;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod handshake;
 pub mod home;
 pub mod imap;
 pub mod parked;
@@ -99,7 +100,7 @@ pub async fn wait_for_input(
     may_leave: bool,
 ) -> Wake {
     let (call, now) = (calls.now(), Instant::now());
-    let leaving = may_leave && call == Call::Leave;
+    let leaving = calls.leaves(may_leave);
     let settled = |stream: &LineStream| stream.transport().is_settled();
     // Whoever was woken for his deadline must come to it, and not fall asleep before.
     let sleep_at = sleep_at.filter(|at| now.max(*at) < deadline && call == Call::Serve && settled(stream));
@@ -113,7 +114,10 @@ pub async fn wait_for_input(
                 if settled(stream) { Wake::Drowsy } else { Wake::Called },
             Err(error) => Wake::Lost(error),
         },
-        () = std::future::ready(()), if leaving => Wake::Leaving,
+        () = std::future::ready(()), if leaving => {
+            calls.said_goodbye();
+            Wake::Leaving
+        }
         () = calls.changed() => Wake::Called,
     }
 }
@@ -251,12 +255,15 @@ impl<S: Session + Sync> Actor for SessionActor<S> {
     ) -> Result<(), ActorProcessingErr> {
         if let Some(Stay { session, present, guest, home }) = state.take() {
             let _alive = Alive::new(session.protocol().as_str());
-            let calls = session.calls().clone();
-            // Boxed: inline, the session would lie in each layer of the actor's own future.
-            match Box::pin(session.run()).await {
-                Some(parked) if parked.rest.is_some() => home.lay_down(parked, present, guest),
-                Some(parked) => calls.park(parked),
-                None => {}
+            let mut calls = session.calls().clone();
+            tokio::select! {
+                // Boxed: inline, the session would lie in each layer of the actor's own future.
+                parked = Box::pin(session.run()) => match parked {
+                    Some(parked) if parked.rest.is_some() => home.lay_down(parked, present, guest),
+                    Some(parked) => calls.park(parked),
+                    None => {}
+                },
+                () = calls.overdue() => calls.was_cut(),
             }
         }
         myself.stop(None);

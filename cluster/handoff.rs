@@ -29,11 +29,12 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use batch::STATE_MAX;
 pub use error::HandoffError;
-pub use giver::{Giver, Interrupted, Moved, Refused};
+pub use giver::{Giver, Interrupted, Moved, MovedOne, Refused};
 pub use taker::{Committed, Refusal, Taker};
 
 /// The versions of this protocol that the program speaks. A successor reads the one before its own.
@@ -45,6 +46,8 @@ pub struct Parcel {
     /// Holds keys and what the client wrote.
     pub state: Zeroizing<Vec<u8>>,
     pub socket: OwnedFd,
+    /// When it stopped, or came to this process; it does not travel.
+    pub since: Instant,
 }
 
 impl fmt::Debug for Parcel {

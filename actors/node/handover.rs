@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Node;
 use super::parcel::{pack, unpack};
 use super::successor::Successor;
+use crate::session::call::FAREWELL;
 use crate::session::{Call, Parked};
 
 /// What an upgrade came to.
@@ -28,14 +29,20 @@ pub struct UpgradeView {
     pub program: String,
     /// Sessions that went over.
     pub moved: usize,
-    /// Octets of their states.
+    /// Octets of their states, all together and of one in the middle.
     pub octets: usize,
+    pub octets_median: usize,
     /// Sessions that ended by themselves meanwhile.
     pub finished: usize,
     /// Sessions that reached no safe point in time, or that the new program would not take, and were ended.
     pub farewelled: usize,
     /// From the moment when sessions began to stop until the last of them went on.
     pub frozen_milliseconds: u64,
+    /// From the moment when one session stopped until it went on, in the middle and at worst.
+    pub session_frozen_median_microseconds: u64,
+    pub session_frozen_worst_microseconds: u64,
+    /// What the process that serves now has in memory.
+    pub resident_octets: u64,
     /// From the command to its end.
     pub milliseconds: u64,
 }
@@ -60,7 +67,7 @@ pub type Steps<'a> = &'a (dyn Fn(u64, u64, &str) + Send + Sync);
 
 /// Sessions as they stopped.
 struct Stopped {
-    parked: Vec<Parked>,
+    parked: Vec<(Instant, Parked)>,
     finished: usize,
     cut: usize,
     began: Instant,
@@ -93,6 +100,7 @@ impl Node {
             return Err(HandoverFailure::Closed { reason, remains: Remains { doors, sessions: back } });
         }
         steps(5, STEPS, "sessions went over");
+        view.resident_octets = successor.pid().and_then(resident_octets).unwrap_or_default();
         view.frozen_milliseconds = milliseconds(began.elapsed());
         view.program = successor.program().to_owned();
         view.pid = match successor.release().await {
@@ -122,17 +130,18 @@ impl Node {
         let _ = timeout(services.settings.upgrade.finish_limit.get(), services.switch.idle()).await;
     }
 
-    /// Every session stops at its next safe point. One that cannot reach any is ended, and told so where it can be.
+    /// Every session stops at its next safe point. One that cannot reach any in time hears goodbye wherever it is.
     async fn stop_sessions(&self) -> Stopped {
         let services = &self.services;
         let (began, open) = (Instant::now(), services.switch.sessions());
         services.switch.set(Call::Move);
         let stopped = timeout_at(began + services.settings.upgrade.move_limit.get(), services.vacated()).await;
         if stopped.is_err() {
-            services.switch.set(Call::Leave);
-            let _ = timeout(FAREWELL, services.vacated()).await;
+            services.switch.set(Call::End);
+            let _ = timeout(FAREWELL * 2, services.vacated()).await;
         }
-        let cut = services.switch.sessions();
+        let (farewelled, cut) = services.switch.ended_by_us();
+        let cut = farewelled + cut + services.switch.sessions();
         if cut > 0 {
             emit(SessionsCut { sessions: cut });
         }
@@ -142,14 +151,22 @@ impl Node {
 }
 
 /// The store, then the sessions.
-async fn move_to(successor: &mut Successor, parked: Vec<Parked>, view: &mut UpgradeView) -> Result<(), Broken> {
+async fn move_to(
+    successor: &mut Successor,
+    parked: Vec<(Instant, Parked)>,
+    view: &mut UpgradeView,
+) -> Result<(), Broken> {
     if let Err(error) = successor.giver().store_is_free().await {
-        return Err(Broken { reason: error.to_string(), back: parked });
+        return Err(Broken { reason: error.to_string(), back: parked.into_iter().map(|(_, parked)| parked).collect() });
     }
-    match successor.giver().sessions(parked.into_iter().map(pack).collect()).await {
+    let parcels = parked.into_iter().map(|(since, parked)| Parcel { since, ..pack(parked) }).collect();
+    match successor.giver().sessions(parcels).await {
         Ok(moved) => {
-            view.moved = moved.moved;
-            view.octets = moved.octets;
+            view.moved = moved.moved.len();
+            (view.octets_median, _) = middle(moved.moved.iter().map(|one| one.octets).collect());
+            view.octets = moved.moved.iter().map(|one| one.octets).sum();
+            let frozen = moved.moved.iter().map(|one| microseconds(one.frozen)).collect();
+            (view.session_frozen_median_microseconds, view.session_frozen_worst_microseconds) = middle(frozen);
             view.farewelled += moved.refused.len();
             for refused in moved.refused {
                 emit(SessionNotResumed { protocol: refused.parcel.kind, reason: refused.reason });
@@ -158,7 +175,7 @@ async fn move_to(successor: &mut Successor, parked: Vec<Parked>, view: &mut Upgr
         }
         Err(interrupted) => {
             let back = interrupted.back.into_iter().chain(interrupted.so_far.refused.into_iter().map(|one| one.parcel));
-            let gone = interrupted.lost + interrupted.so_far.moved;
+            let gone = interrupted.lost + interrupted.so_far.moved.len();
             if gone > 0 {
                 emit(SessionsLost { sessions: gone });
             }
@@ -173,10 +190,25 @@ fn own(parcel: Parcel) -> Option<Parked> {
     unpack(parcel).map_err(|error| emit(SessionNotResumed { protocol, reason: error.to_string() })).ok()
 }
 
-/// How long a session that could not stop has for its farewell.
-const FAREWELL: Duration = Duration::from_millis(500);
 /// Steps that a hand-over is told in.
 const STEPS: u64 = 5;
+
+/// The value in the middle, and the largest.
+fn middle<T: Ord + Copy + Default>(mut values: Vec<T>) -> (T, T) {
+    values.sort_unstable();
+    (values.get(values.len() / 2).copied().unwrap_or_default(), values.last().copied().unwrap_or_default())
+}
+
+/// What a process has in memory, where the kernel tells.
+fn resident_octets(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

@@ -77,6 +77,11 @@ impl Successor {
         &self.giver.taker().program
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.giver.taker_pid().or(self.process.child.id())
+    }
+
     /// Kills it and waits until it is gone: only then the store is free again, and nobody else holds a session's keys.
     pub(super) async fn end(mut self) {
         self.process.end().await;
@@ -84,8 +89,8 @@ impl Successor {
 
     /// Tells it that it has everything, and lets it live on without this process; its process id.
     pub(super) async fn release(self) -> Result<u32, String> {
+        let pid = self.pid().unwrap_or_default();
         let Self { mut process, giver } = self;
-        let pid = giver.taker_pid().or(process.child.id()).unwrap_or_default();
         match giver.done().await {
             Ok(()) => {
                 process.released = true;

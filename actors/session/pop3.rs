@@ -6,6 +6,7 @@
 
 pub mod maildrops;
 pub(super) mod parked;
+mod secure;
 mod sending;
 pub mod stored;
 #[cfg(test)]
@@ -21,7 +22,6 @@ use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
 use posthouse_mail::Uid;
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor, Transport};
 use posthouse_obs::emit;
-use posthouse_obs::event::net::HandshakeFailed;
 use posthouse_obs::event::session::{CommandRefused, SessionEnded};
 use posthouse_wire::pop3::command::LINE_MAX;
 use posthouse_wire::pop3::{Effect, LineLimit, Offer, Response, Server};
@@ -221,6 +221,9 @@ impl<M: Maildrops> Pop3Session<M> {
     /// The greeting, behind the handshake where TLS comes first.
     async fn greet(&mut self) -> Result<(), End> {
         if self.services.protocol.is_implicit_tls() {
+            if !self.awaits_tls().await? {
+                return Ok(());
+            }
             let Some(_busy) = self.services.calls.begin() else {
                 self.services.calls.changed().await;
                 return Ok(());
@@ -399,23 +402,6 @@ impl<M: Maildrops> Pop3Session<M> {
             // The store may be back before the lease is over.
             Err(Trouble::Temporary) if opened.is_held() => Ok(()),
             Err(Trouble::Temporary) => Err(End::MaildropLost),
-        }
-    }
-
-    async fn start_tls(&mut self) -> Result<(), End> {
-        let (Some(stream), Some(acceptor)) = (self.stream.take(), &self.services.tls) else {
-            return Err(End::TlsFailed);
-        };
-        match stream.starttls(acceptor).await {
-            Ok(stream) => {
-                self.stream = Some(stream);
-                Ok(())
-            }
-            Err(error) => {
-                let protocol = self.services.protocol.as_str();
-                emit(HandshakeFailed { protocol, client: self.client, reason: error.to_string() });
-                Err(End::TlsFailed)
-            }
         }
     }
 

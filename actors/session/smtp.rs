@@ -10,6 +10,7 @@ pub(super) mod intake;
 pub mod node_desk;
 pub(super) mod parked;
 pub(super) mod receiving;
+mod secure;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -241,16 +242,6 @@ impl<D: Desk> SmtpSession<D> {
         }
     }
 
-    async fn open_tls(&mut self) -> Result<(), End> {
-        let Some(_busy) = self.services.calls.begin() else {
-            self.services.calls.changed().await;
-            return Ok(());
-        };
-        Box::pin(self.handshake()).await?;
-        self.opening = Opening::Silence(None);
-        Ok(())
-    }
-
     /// RFC 5321 §4.3.1: the client waits for the greeting. One that doesn't is a program in a hurry, rarely a mail server.
     async fn await_silence(&mut self, until: Option<Instant>) -> Result<(), End> {
         if !self.exempt && self.services.protocol == Protocol::Smtp {
@@ -258,10 +249,11 @@ impl<D: Desk> SmtpSession<D> {
             let until = until.unwrap_or_else(begin);
             self.opening = Opening::Silence(Some(until));
             let stream = self.stream.as_mut().expect(STREAM);
-            match wait_for_input(stream, until, None, &mut self.services.calls, false).await {
+            match wait_for_input(stream, until, None, &mut self.services.calls, true).await {
                 Wake::Lost(NetError::ReadTimeout) => {}
                 Wake::Lost(error) => return Err(ended_by(&error)),
-                Wake::Called | Wake::Leaving | Wake::Drowsy => return Ok(()),
+                Wake::Called | Wake::Drowsy => return Ok(()),
+                Wake::Leaving => return Err(self.go_away().await),
                 Wake::Input => {
                     self.say(&reply::early_talker());
                     self.flush().await?;
@@ -321,13 +313,17 @@ impl<D: Desk> SmtpSession<D> {
             }
             Wake::Called => Ok(()),
             Wake::Drowsy => Err(End::Asleep(deadline)),
-            Wake::Leaving => {
-                self.say(&reply::going_away(&self.services.policy.hostname));
-                self.flush().await?;
-                Err(End::Drained)
-            }
+            Wake::Leaving => Err(self.go_away().await),
             Wake::Lost(error) => Err(self.lost(&error).await),
         }
+    }
+
+    /// RFC 5321 §3.8: a server that ends says so with a 421, whatever the client is at.
+    async fn go_away(&mut self) -> End {
+        self.say(&reply::going_away(&self.services.policy.hostname));
+        let _ = self.flush().await;
+        self.abandon(End::Drained);
+        End::Drained
     }
 
     /// The wait for the client ended without input.
@@ -338,6 +334,12 @@ impl<D: Desk> SmtpSession<D> {
             self.say(&reply::timed_out());
             let _ = self.flush().await;
         }
+        self.abandon(end);
+        end
+    }
+
+    /// Of a message that was begun nothing is kept.
+    fn abandon(&self, end: End) {
         if let Some(envelope) = self.dialogue.envelope() {
             emit(MessageAbandoned {
                 message: envelope.id,
@@ -346,7 +348,6 @@ impl<D: Desk> SmtpSession<D> {
                 reason: end.as_str(),
             });
         }
-        end
     }
 
     /// Lets the dialogue take a step.
@@ -402,17 +403,6 @@ impl<D: Desk> SmtpSession<D> {
                 }
             };
         }
-    }
-
-    /// TLS, at the start or behind STARTTLS; input that came before it is dropped with the plain stream.
-    async fn handshake(&mut self) -> Result<(), End> {
-        let acceptor = self.services.tls.as_ref().ok_or(End::TlsFailed)?;
-        let stream = self.stream.take().expect(STREAM);
-        let stream = stream.starttls(acceptor).await.map_err(|_| End::TlsFailed)?;
-        self.cutter = LineCutter::default();
-        self.tls = stream.transport().tls_info().map(|info| info.to_string());
-        self.stream = Some(stream);
-        Ok(())
     }
 
     /// MAIL: whether the sender may send now, and the id of what it sends.

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use posthouse_net::descriptors::DESCRIPTORS_MAX;
 use prost::Message as _;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::Parcel;
@@ -94,7 +95,7 @@ pub(super) fn decode(body: &[u8], descriptors: Vec<OwnedFd>) -> Result<Batch, St
     if head.parcels.len() != descriptors.len() {
         return Err(format!("{} sessions with {} files", head.parcels.len(), descriptors.len()));
     }
-    let mut parcels = Vec::with_capacity(descriptors.len());
+    let (since, mut parcels) = (Instant::now(), Vec::with_capacity(descriptors.len()));
     for (parcel, socket) in head.parcels.into_iter().zip(descriptors) {
         let size = parcel.size as usize;
         if size > STATE_MAX {
@@ -102,7 +103,7 @@ pub(super) fn decode(body: &[u8], descriptors: Vec<OwnedFd>) -> Result<Batch, St
         }
         let (state, rest) = states.split_at_checked(size).ok_or("a batch that ends in a state")?;
         states = rest;
-        parcels.push(Parcel { kind: parcel.kind, state: Zeroizing::new(state.to_vec()), socket });
+        parcels.push(Parcel { kind: parcel.kind, state: Zeroizing::new(state.to_vec()), socket, since });
     }
     if !states.is_empty() {
         return Err("a batch with more octets than it says".to_owned());

@@ -1,6 +1,7 @@
 //! The giving end, in the process that has served until now.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use posthouse_net::descriptors::{Invitation, own_uid};
 use tokio::time::Instant;
@@ -35,10 +36,17 @@ pub struct Refused {
 #[derive(Debug, Default)]
 pub struct Moved {
     /// The taker has started them.
-    pub moved: usize,
-    /// Octets of their states.
-    pub octets: usize,
+    pub moved: Vec<MovedOne>,
     pub refused: Vec<Refused>,
+}
+
+/// A session that goes on over there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MovedOne {
+    /// Of its state.
+    pub octets: usize,
+    /// From when it stopped until the taker said that it had started.
+    pub frozen: Duration,
 }
 
 /// What became of sessions when the hand-over broke off.
@@ -148,7 +156,8 @@ impl Giver {
         // The taker has dropped what it refused before it said so.
         let (going, staying) = part(parcels, refused);
         so_far.refused.extend(staying);
-        let (count, octets) = (going.len(), going.iter().map(|parcel| parcel.state.len()).sum::<usize>());
+        let gone: Vec<_> = going.iter().map(|parcel| (parcel.since, parcel.state.len())).collect();
+        let count = gone.len();
 
         let link_error = |source| HandoffError::Link { step: SESSIONS, source };
         match self.link.try_tell(&Outgoing::commit(number), self.limits.answer).await {
@@ -159,8 +168,8 @@ impl Giver {
         }
         match self.link.hear(SESSIONS, self.limits.answer).await {
             Ok(Message::Started(started)) if started == number => {
-                so_far.moved += count;
-                so_far.octets += octets;
+                let moved = gone.into_iter().map(|(since, octets)| MovedOne { octets, frozen: since.elapsed() });
+                so_far.moved.extend(moved);
                 Ok(())
             }
             Ok(other) => Err((self.link.out_of_turn(SESSIONS, other), Vec::new(), count)),

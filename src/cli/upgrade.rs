@@ -30,8 +30,19 @@ pub async fn run(arguments: UpgradeArgs, output: Output) -> anyhow::Result<ExitC
 
 fn text(view: &UpgradeView) -> String {
     format!(
-        "{} serves now, pid {}\nsessions     {} moved, {} ended by themselves, {} cut off\ntook         {} ms, \
-         sessions stood still for at most {} ms",
-        view.program, view.pid, view.moved, view.finished, view.farewelled, view.milliseconds, view.frozen_milliseconds
+        "{} serves now, pid {}\nsessions     {} moved, {} ended by themselves, {} bidden goodbye or cut off\n\
+         state        {} octets, {} in the median; the process has {} MiB in memory\n\
+         took         {} ms; a session stood still for {} ms in the median, {} ms at worst",
+        view.program,
+        view.pid,
+        view.moved,
+        view.finished,
+        view.farewelled,
+        view.octets,
+        view.octets_median,
+        view.resident_octets >> 20,
+        view.milliseconds,
+        view.session_frozen_median_microseconds / 1000,
+        view.session_frozen_worst_microseconds / 1000,
     )
 }

@@ -116,6 +116,15 @@ impl Transport {
         Self { peer, local, stream: Stream::TlsClient(Box::new(stream)) }
     }
 
+    /// Returns once the peer has sent something or is gone, and takes nothing of it; under TLS at once. Cancel-safe.
+    pub async fn readable(&self) -> Result<(), Error> {
+        match &self.stream {
+            // The runtime may take a fresh socket for readable; only the kernel knows.
+            Stream::Plain(stream) => stream.peek(&mut [0]).await.map(drop).map_err(of_stream),
+            Stream::Tls(_) | Stream::TlsClient(_) => Ok(()),
+        }
+    }
+
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer
     }

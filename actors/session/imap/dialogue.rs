@@ -26,6 +26,7 @@ use super::ImapServices;
 use super::answer::{Outcome, Stop};
 use super::desk::Desk;
 use super::state::{Activity, Phase, Selected, SessionState};
+use crate::session::handshake::{self, Opening};
 use crate::session::parked::UNSENT_MAX;
 use crate::session::{Busy, Call, Calls, Doze, Parked, Presence, Protocol, Wake, wait_for_input};
 
@@ -137,6 +138,13 @@ impl<D: Desk> Dialogue<D> {
     /// The greeting, behind the handshake where TLS comes first.
     async fn greet(&mut self) -> Outcome<()> {
         if self.protocol.is_implicit_tls() && !self.stream.transport().is_tls() {
+            let limit = self.settings.tls.handshake_timeout.get();
+            match handshake::opening(&self.stream, limit, &mut self.calls).await {
+                Opening::Begun => {}
+                Opening::Called => return Ok(()),
+                // Before TLS there is no farewell that the client could read.
+                Opening::Leaving | Opening::Lost => return Err(Stop::Lost(posthouse_net::Error::Closed)),
+            }
             self.busy = self.calls.begin();
             if self.busy.is_some() {
                 return Err(Stop::StartTls);
@@ -349,7 +357,7 @@ impl<D: Desk> Dialogue<D> {
             return Err(posthouse_net::Error::AlreadyTls);
         };
         // RFC 3501 §6.2.1: what was said before counts no more; the stream drops what was sent ahead.
-        let stream = self.stream.starttls(acceptor).await?;
+        let stream = handshake::shake(self.stream, acceptor, &self.calls).await?;
         Ok(Self { stream, busy: None, ..self })
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::desk::Desk;
 use super::intake::{Completion, Intake, Purpose, Taken};
-use super::{End, SmtpSession, receiving};
+use super::{End, STREAM, SmtpSession, receiving};
 use crate::clock;
 use crate::session::submission;
 
@@ -28,8 +28,16 @@ impl<D: Desk> SmtpSession<D> {
         while !intake.take(self.stream()).await {
             let deadline = Instant::now() + data_timeout;
             let deadline = self.transaction_deadline.map_or(deadline, |end| end.min(deadline));
-            if let Err(error) = self.stream().fill(deadline).await {
-                return Err(self.lost(&error).await);
+            let stream = self.stream.as_mut().expect(STREAM);
+            tokio::select! {
+                biased;
+                filled = stream.fill(deadline) => if let Err(error) = filled {
+                    return Err(self.lost(&error).await);
+                },
+                () = self.services.calls.over() => {
+                    self.services.calls.said_goodbye();
+                    return Err(self.go_away().await);
+                }
             }
         }
         let (message, reverse_path) = (envelope.id, envelope.reverse_path.clone());

@@ -14,7 +14,7 @@ fn files(count: usize) -> Vec<OwnedFd> {
 }
 
 fn parcel(kind: &str, state: &[u8]) -> Parcel {
-    Parcel { kind: kind.to_owned(), state: state.to_vec().into(), socket: files(1).remove(0) }
+    Parcel { kind: kind.to_owned(), state: state.to_vec().into(), socket: files(1).remove(0), since: Instant::now() }
 }
 
 fn decode(tag: u8, body: &[u8], count: usize) -> Result<Message, String> {

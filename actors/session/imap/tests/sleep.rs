@@ -131,7 +131,7 @@ async fn after_minutes(begin: impl AsyncFn(&Inn) -> Guest, minutes: u64) -> (Ser
     inn.asleep(1).await;
     inn.switch.set(Call::Move);
     inn.switch.vacated().await;
-    let mut parked = inn.switch.take_parked().pop().expect("a session");
+    let (_, mut parked) = inn.switch.take_parked().pop().expect("a session");
     parked.note_sleep(Duration::from_secs(minutes * 60), true);
     let inn = server.inn(BRIEF).await;
     inn.arrive(parked);
@@ -188,7 +188,7 @@ async fn it_moves_as_it_is_and_sleeps_on_in_the_next_process() {
         inn.asleep(2).await;
         inn.switch.set(Call::Move);
         inn.switch.vacated().await;
-        let parked = inn.switch.take_parked();
+        let parked: Vec<_> = inn.switch.take_parked().into_iter().map(|(_, parked)| parked).collect();
         assert_eq!((parked.len(), inn.admission.connections_open()), (2, 0));
         inn.ended().await;
         // What happens while nobody has them is told as soon as somebody does.

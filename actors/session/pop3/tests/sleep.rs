@@ -95,7 +95,7 @@ async fn time_slept_is_time_passed() {
         first.asleep(1).await;
         first.switch.set(Call::Move);
         first.switch.vacated().await;
-        let mut parked = first.switch.take_parked().pop().expect("a session");
+        let (_, mut parked) = first.switch.take_parked().pop().expect("a session");
         parked.note_sleep(Duration::from_secs(minutes * 60), true);
         let (second, _) = inn(|_, _| {}).await;
         second.arrive(parked);
@@ -116,7 +116,7 @@ async fn it_moves_as_it_is_and_hears_the_farewell() {
     first.asleep(1).await;
     first.switch.set(Call::Move);
     first.switch.vacated().await;
-    let parked = first.switch.take_parked().pop().expect("a session");
+    let (_, parked) = first.switch.take_parked().pop().expect("a session");
     first.ended().await;
     let (second, told) = inn(|_, _| {}).await;
     second.arrive(parked);

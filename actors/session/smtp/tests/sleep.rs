@@ -148,7 +148,7 @@ async fn time_slept_is_time_passed() {
         first.asleep(1).await;
         first.switch.set(Call::Move);
         first.switch.vacated().await;
-        let mut parked = first.switch.take_parked().pop().expect("a session");
+        let (_, mut parked) = first.switch.take_parked().pop().expect("a session");
         parked.note_sleep(Duration::from_secs(seconds), true);
         let (second, _fixture) = inn(Protocol::Smtp, |_| {}).await;
         second.arrive(parked);
@@ -168,7 +168,7 @@ async fn it_moves_as_it_is() {
     first.asleep(1).await;
     first.switch.set(Call::Move);
     first.switch.vacated().await;
-    let parked = first.switch.take_parked().pop().expect("a session");
+    let (_, parked) = first.switch.take_parked().pop().expect("a session");
     let (second, fixture) = inn(Protocol::Smtp, |_| {}).await;
     second.arrive(parked);
     second.asleep(1).await;
