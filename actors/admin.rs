@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 pub use request::*;
 
 use crate::clock;
-use crate::node::Services;
+use crate::node::{Pace, Services, drain_once};
 
 /// Commands under way at once.
 const CONNECTIONS_MAX: usize = 32;
@@ -58,6 +58,14 @@ impl Admin {
             AdminRequest::Stop => {
                 services.request_stop();
                 Ok(json!({ "stopping": true }))
+            }
+            AdminRequest::Drain { now, stop } => {
+                let pace = if now { Pace::AT_ONCE } else { services.pace() };
+                let drained = drain_once(services.clone(), pace, progress).await?;
+                if stop {
+                    services.request_stop();
+                }
+                view(&drained)
             }
             AdminRequest::Upgrade { program } => upgrade::run(services, program, progress).await,
             AdminRequest::RepairStore => check::repair(services, progress).await,

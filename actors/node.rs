@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod doors;
+mod drain;
 mod handover;
 mod opening;
 mod orders;
@@ -33,8 +34,9 @@ use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::clock;
-use crate::session::Call;
 
+pub use drain::DrainView;
+pub(crate) use drain::{Pace, drain_once};
 pub use handover::{HandoverFailure, Remains, UpgradeView};
 pub use orders::{Order, UpgradeOrder};
 pub(crate) use root::RootMsg;
@@ -177,13 +179,9 @@ impl Node {
 
     /// Ends the node: sessions finish at their next safe point, within `node.drain_limit`; then the store is closed.
     pub async fn stop(&self) {
-        let services = &self.services;
-        services.ready.store(false, Ordering::Release);
-        services.switch.set(Call::Leave);
-        let deadline = Instant::now() + services.settings.node.drain_limit.get();
-        // Who is not done by then is cut off.
-        let _ = tokio::time::timeout_at(deadline, services.vacated()).await;
-        self.close(deadline).await;
+        self.services.drain(Pace::AT_ONCE, &|_, _, _| {}).await;
+        // Deliveries had their time within the drain.
+        self.close(Instant::now()).await;
     }
 
     /// Ends every actor and closes the store. Deliveries under way have until `deadline`.

@@ -154,10 +154,10 @@ impl Queues {
         self.router.ask(&key, Instant::now() + ASK_WAIT, make).await??.ok_or(QueueError::UnderWay)
     }
 
-    /// Begins no further attempt, and waits for those under way until the deadline.
-    pub async fn settle(&self, deadline: Instant) {
+    /// Begins no further attempt, and waits for those under way until the deadline; whether all came to their end.
+    pub async fn settle(&self, deadline: Instant) -> bool {
         self.services.busy.stop();
-        let _ = tokio::time::timeout_at(deadline, self.services.busy.idle()).await;
+        tokio::time::timeout_at(deadline, self.services.busy.idle()).await.is_ok()
     }
 
     /// Queues in memory.

@@ -10,6 +10,7 @@ mod certificate;
 mod check;
 mod demo;
 mod domain;
+mod drain;
 mod init;
 mod key;
 mod output;
@@ -52,6 +53,8 @@ enum Command {
     Upgrade(upgrade::UpgradeArgs),
     /// End a running node cleanly.
     Stop(SiteArgs),
+    /// Let the clients of a running node go, and take no new ones.
+    Drain(drain::DrainArgs),
     /// Check the configuration and what it needs, or with --store the store.
     Check(check::CheckArgs),
     /// Accounts.
@@ -111,6 +114,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> 
         Command::Serve(arguments) => serve::run(arguments, output).await,
         Command::Upgrade(arguments) => upgrade::run(arguments, output).await,
         Command::Stop(site) => stop::run(site, output).await,
+        Command::Drain(arguments) => drain::run(arguments, output).await,
         Command::Check(arguments) => check::run(arguments, output).await,
         Command::Account(arguments) => account::run(arguments, output).await,
         Command::Domain(arguments) => domain::run(arguments, output).await,

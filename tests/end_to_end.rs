@@ -5,6 +5,7 @@
 mod admin;
 mod backup;
 mod deliver;
+mod drain;
 mod foundationdb;
 mod judge;
 mod limits;

@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 pub enum AdminRequest {
     Status,
     Stop,
+    /// Lets no more clients in and those who are here go.
+    Drain {
+        /// Without notice to balancers, and all at once.
+        now: bool,
+        /// The node ends then.
+        stop: bool,
+    },
     /// Hands everything to a new program; without one, to this one as it lies on the disk now.
     Upgrade {
         program: Option<PathBuf>,

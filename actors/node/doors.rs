@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use posthouse_cluster::handoff::Door;
-use posthouse_net::{Error, Listener};
+use posthouse_net::{Error, Listener, stop_listening};
 
 /// What a door that takes metrics or serves the store is called; those of protocols bear the protocol's word.
 pub(super) const METRICS: &str = "metrics";
@@ -44,6 +44,18 @@ impl Doors {
     /// What was inherited and has no place in the configuration any more closes.
     pub(super) fn close_rest(&self) {
         lock(&self.inherited).clear();
+    }
+
+    /// Nobody is let in any more, but those who watch the node, and others who use its store.
+    pub(super) fn close(&self) {
+        lock(&self.open).retain(|door| {
+            let stays = [METRICS, STORE].contains(&door.kind.as_str());
+            if !stays {
+                // Who shares the socket still has it, so it has to end itself.
+                stop_listening(&door.socket);
+            }
+            stays
+        });
     }
 
     /// Descriptors of all open sockets, for whoever comes next.

@@ -245,11 +245,13 @@ async fn adopt(root: &ActorRef<RootMsg>, kind: &'static str, name: String, start
 
 /// `/metrics` and `/health` on one address, until the node closes: a draining node is still watched.
 fn serve_metrics(services: &Arc<Services>, socket: Listener) {
-    let (ready, calls) = (services.ready.clone(), services.switch.calls());
+    let (ready, draining, calls) = (services.ready.clone(), services.draining.clone(), services.switch.calls());
     let health = move || {
         let mut waiting_for = Vec::new();
-        if calls.is_ended() {
+        if draining.load(Ordering::Acquire) {
             waiting_for.push("the end of the drain".to_owned());
+        } else if calls.is_ended() {
+            waiting_for.push("another process".to_owned());
         } else if !ready.load(Ordering::Acquire) {
             waiting_for.push("the listeners".to_owned());
         }

@@ -10,11 +10,12 @@ use posthouse_filter::rate::Admission;
 use posthouse_net::{Resolver, TlsAcceptor};
 use posthouse_storage::{Store, queue};
 use ractor::ActorRef;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::Instant;
 
 use super::arrivals::Arrivals;
-use super::doors::Doors;
+use super::doors::{Doors, METRICS};
+use super::drain::DrainView;
 use super::orders::Orders;
 use super::{RootMsg, StartError};
 use crate::admin::{ListenerView, StatusView};
@@ -25,7 +26,7 @@ use crate::domain::signer::Signer;
 use crate::mailbox::Mailboxes;
 use crate::notice::Notices;
 use crate::queue::Queues;
-use crate::session::{Call, Switch};
+use crate::session::Switch;
 
 /// The handles that the composition of a node and its administrator's commands use; no session gets this.
 pub struct Services {
@@ -46,6 +47,10 @@ pub struct Services {
     pub(super) arrivals: Arrivals,
     pub(crate) orders: Orders,
     pub(super) ready: Arc<AtomicBool>,
+    /// The node takes no more clients, or is about to.
+    pub(crate) draining: Arc<AtomicBool>,
+    /// What its drain came to.
+    pub(super) drained: OnceCell<DrainView>,
     pub(super) failed: Arc<AtomicBool>,
     pub(super) stop_requested: Arc<Notify>,
     /// Set once the node serves: a command on a stopped node sends no mail.
@@ -90,6 +95,8 @@ pub(super) async fn start(
         arrivals: Arrivals::default(),
         orders: Orders::default(),
         ready: Arc::default(),
+        draining: Arc::default(),
+        drained: OnceCell::new(),
         failed,
         stop_requested,
         queues: OnceLock::new(),
@@ -111,6 +118,12 @@ impl Services {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(view);
     }
 
+    /// Protocols have no open address any more.
+    pub(super) fn hide_listeners(&self) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|view| view.protocol == METRICS);
+    }
+
     /// Returns once nobody can come in and no session is left: each is over, or parked.
     pub(super) async fn vacated(&self) {
         self.switch.shut().await;
@@ -129,7 +142,7 @@ impl Services {
             pid: std::process::id(),
             hostname: self.settings.node.hostname.clone(),
             ready: self.ready.load(Ordering::Acquire),
-            draining: self.switch.now() == Call::Leave,
+            draining: self.draining.load(Ordering::Acquire),
             uptime_seconds: self.started_at.elapsed().as_secs(),
             listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             connections: self.admission.connections_open(),

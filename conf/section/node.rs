@@ -17,6 +17,10 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// How long a stopping node lets a command, a DATA or a delivery in progress finish.
     pub drain_limit: Span,
+    /// How long `posthouse drain` lets balancers see that the node is not ready before it closes its listeners.
+    pub drain_notice: Span,
+    /// In which `posthouse drain` lets idle sessions go one after the other, so that they do not all come back at once.
+    pub drain_spread: Span,
     /// A session whose client says nothing for this long sleeps: it keeps its state and its socket, and gives all other memory back
     /// until a byte, a change of its mailbox or its time-out wakes it. `0s`: never; else `1ms` to `1d`.
     pub sleep_after: Span,
@@ -30,6 +34,8 @@ impl Default for Node {
             hostname: "localhost".to_owned(),
             data_dir: PathBuf::from("posthouse-data"),
             drain_limit: Span::secs(30),
+            drain_notice: Span::secs(10),
+            drain_spread: Span::secs(20),
             sleep_after: Span::secs(60),
             blocking_threads_max: 64,
         }

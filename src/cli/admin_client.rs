@@ -52,7 +52,8 @@ async fn on_stopped_node(
     request: AdminRequest,
     output: Output,
 ) -> anyhow::Result<serde_json::Value> {
-    if matches!(request, AdminRequest::Status | AdminRequest::Stop | AdminRequest::Upgrade { .. }) {
+    use AdminRequest::{Drain, Status, Stop, Upgrade};
+    if matches!(request, Status | Stop | Drain { .. } | Upgrade { .. }) {
         anyhow::bail!("no node is running on {}", settings.node.data_dir.display());
     }
     anyhow::ensure!(settings.node.data_dir.is_dir(), "there is no store at {}", settings.node.data_dir.display());

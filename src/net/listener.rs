@@ -85,6 +85,12 @@ impl Listener {
     }
 }
 
+/// Ends a listening socket for everybody who holds it: who connects from now on is refused.
+pub fn stop_listening(socket: &OwnedFd) {
+    // One that listens no more is what we want.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+}
+
 /// Whether an address could be listened on now; takes it for an instant only.
 pub fn probe(address: SocketAddr) -> Result<(), Error> {
     let probed = bind(address).and_then(|socket| socket.listen(1));

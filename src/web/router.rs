@@ -13,6 +13,14 @@ use crate::health::{Health, live, ready};
 
 /// The routes of the metrics port.
 pub fn router(health: Arc<dyn Health>) -> Router {
+    let asked = Arc::clone(&health);
+    // Whoever keeps a connection to a node that goes away is to look for another one.
+    let part = move |mut response: Response| {
+        if !asked.readiness().waiting_for.is_empty() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        async { response }
+    };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health/live", get(live))
@@ -21,6 +29,7 @@ pub fn router(health: Arc<dyn Health>) -> Router {
         .method_not_allowed_fallback(|| async {
             answer(StatusCode::METHOD_NOT_ALLOWED, json!({ "error": "only GET is possible here" }))
         })
+        .layer(axum::middleware::map_response(part))
 }
 
 async fn metrics() -> Response {

@@ -149,6 +149,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_that_is_not_ready_keeps_no_connection() {
+        let ready = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = ready.clone();
+        let health = move || match asked.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Readiness::default(),
+            false => Readiness { waiting_for: vec!["the end of the drain".to_owned()] },
+        };
+        let (mut client, served, _stop) = start(Arc::new(health));
+        let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.write_all(request).await.expect("a write");
+        let mut first = vec![0; 1024];
+        let count = client.read(&mut first).await.expect("an answer");
+        let first = String::from_utf8_lossy(&first[..count]).to_lowercase();
+        assert!(first.starts_with("http/1.1 200") && !first.contains("connection: close"), "{first}");
+        ready.store(false, std::sync::atomic::Ordering::SeqCst);
+        client.write_all(request).await.expect("the connection was kept");
+        let mut last = String::new();
+        client.read_to_string(&mut last).await.expect("an answer, and the end");
+        assert!(last.starts_with("HTTP/1.1 503") && last.to_lowercase().contains("connection: close"), "{last}");
+        assert_eq!(served.await.expect("no panic"), Served::Done);
+    }
+
+    #[tokio::test]
     async fn shutdown_ends_an_idle_connection() {
         let (_client, served, stop) = start(waiting(&[]));
         stop.send(true).expect("a receiver");

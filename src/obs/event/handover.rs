@@ -34,6 +34,18 @@ event! {
 }
 
 event! {
+    /// The node lets no more clients in.
+    DrainBegun {}
+    info "the node drains"
+}
+
+event! {
+    /// No client is here any more.
+    DrainEnded { finished: usize, farewelled: usize, cut: usize, milliseconds: u64 }
+    info "the node is drained"
+}
+
+event! {
     /// The new program does not fit or did not come up; nothing has changed.
     UpgradeRefused { reason: String }
     error "the upgrade was refused"
