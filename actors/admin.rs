@@ -12,6 +12,7 @@ mod queue;
 mod request;
 mod upgrade;
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 pub use request::*;
 
 use crate::clock;
-use crate::node::{Pace, Services, drain_once};
+use crate::node::{Pace, Services, Wish, drain_once};
 
 /// Commands under way at once.
 const CONNECTIONS_MAX: usize = 32;
@@ -67,7 +68,9 @@ impl Admin {
                 }
                 view(&drained)
             }
-            AdminRequest::Upgrade { program } => upgrade::run(services, program, progress).await,
+            AdminRequest::Upgrade { program, in_place } => {
+                upgrade::run(services, Wish { program, in_place, console: None }, progress).await
+            }
             AdminRequest::RepairStore => check::repair(services, progress).await,
             AdminRequest::CheckStore { bodies } => check::store(services, bodies, progress).await,
             AdminRequest::KeyRotate => {
@@ -164,6 +167,8 @@ async fn serve(admin: Admin, stream: AdminStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(read.take(REQUEST_MAX));
     tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
     let (progress, mut steps) = mpsc::channel(16);
+    // The answer may come from another program than the one that was asked.
+    let console = write.as_ref().as_fd().try_clone_to_owned().ok();
     let work = async {
         match serde_json::from_str(&line) {
             Ok(request) => {
@@ -171,7 +176,12 @@ async fn serve(admin: Admin, stream: AdminStream) -> std::io::Result<()> {
                     // A step that nobody has read yet is as good as the next one.
                     let _ = progress.try_send(AdminLine::Progress { done, total, what: what.to_owned() });
                 };
-                admin.run(request, &report).await
+                match request {
+                    AdminRequest::Upgrade { program, in_place } => {
+                        upgrade::run(&admin.services, Wish { program, in_place, console }, &report).await
+                    }
+                    request => admin.run(request, &report).await,
+                }
             }
             Err(error) => Err(format!("the command is not understood: {error}")),
         }

@@ -6,6 +6,7 @@
 //! a fault that no restart inside mends, so the node ends and whoever runs it starts it anew.   Standards: none.
 
 mod arrivals;
+mod custody;
 mod doors;
 mod drain;
 mod handover;
@@ -35,13 +36,15 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::clock;
 
+pub use custody::{KEEP, custody, keep};
 pub use drain::DrainView;
 pub(crate) use drain::{Pace, drain_once};
 pub use handover::{HandoverFailure, Remains, UpgradeView};
+pub(crate) use orders::Wish;
 pub use orders::{Order, UpgradeOrder};
 pub(crate) use root::RootMsg;
 pub use services::Services;
-pub use successor::{Successor, TAKE_OVER, own_program};
+pub use successor::{Form, Successor, TAKE_OVER, own_program};
 pub use takeover::take_over;
 
 /// Why a node did not start.

@@ -22,6 +22,8 @@ pub enum AdminRequest {
     /// Hands everything to a new program; without one, to this one as it lies on the disk now.
     Upgrade {
         program: Option<PathBuf>,
+        /// In the same process, whatever the settings say.
+        in_place: bool,
     },
     CheckStore {
         /// Read every body too.

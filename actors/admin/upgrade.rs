@@ -1,12 +1,10 @@
 //! The command that hands this node to a new program: passes the order on and tells how far it is.
 
-use std::path::PathBuf;
-
 use super::{AdminResult, Progress, view};
-use crate::node::Services;
+use crate::node::{Services, Wish};
 
-pub(super) async fn run(services: &Services, program: Option<PathBuf>, progress: Progress<'_>) -> AdminResult {
-    let mut given = services.orders.upgrade(program)?;
+pub(super) async fn run(services: &Services, wish: Wish, progress: Progress<'_>) -> AdminResult {
+    let mut given = services.orders.upgrade(wish)?;
     let answer = loop {
         tokio::select! {
             Some((done, total, what)) = given.steps.recv() => progress(done, total, &what),

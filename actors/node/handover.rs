@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Node;
+use super::custody::Luggage;
 use super::parcel::{pack, unpack};
 use super::successor::Successor;
 use crate::session::call::FAREWELL;
@@ -48,6 +49,14 @@ pub struct UpgradeView {
     pub milliseconds: u64,
 }
 
+impl UpgradeView {
+    /// Notes it, once the process that it names serves.
+    pub fn note(&self) {
+        let Self { pid, moved, farewelled, milliseconds, .. } = *self;
+        emit(HandoverEnded { pid, moved, farewelled, milliseconds });
+    }
+}
+
 /// Why a successor does not serve.
 pub enum HandoverFailure {
     /// This node serves as before.
@@ -67,8 +76,8 @@ pub struct Remains {
 pub type Steps<'a> = &'a (dyn Fn(u64, u64, &str) + Send + Sync);
 
 /// Sessions as they stopped.
-struct Stopped {
-    parked: Vec<(Instant, Parked)>,
+pub(super) struct Stopped {
+    pub(super) parked: Vec<(Instant, Parked)>,
     finished: usize,
     cut: usize,
     began: Instant,
@@ -115,15 +124,14 @@ impl Node {
             }
         };
         view.milliseconds = milliseconds(begun.elapsed());
-        let UpgradeView { pid, moved, farewelled, milliseconds, .. } = view;
-        emit(HandoverEnded { pid, moved, farewelled, milliseconds });
         Ok(view)
     }
 
     async fn offer_doors(&self, successor: &mut Successor) -> Result<Vec<Door>, String> {
-        let doors = self.services.doors.duplicates().map_err(|error| error.to_string())?;
+        let mut doors = self.services.doors.duplicates().map_err(|error| error.to_string())?;
+        doors.append(&mut successor.take_luggage());
         successor.giver().doors(&doors).await.map_err(|error| error.to_string())?;
-        Ok(doors)
+        Ok(Luggage::of(doors).1)
     }
 
     /// Nothing that cannot move begins any more; what is under way has its time.
@@ -135,7 +143,7 @@ impl Node {
     }
 
     /// Every session stops at its next safe point. One that cannot reach any in time hears goodbye wherever it is.
-    async fn stop_sessions(&self) -> Stopped {
+    pub(super) async fn stop_sessions(&self) -> Stopped {
         let services = &self.services;
         let (began, open) = (Instant::now(), services.switch.sessions());
         services.switch.set(Call::Move);
@@ -198,22 +206,22 @@ fn own(parcel: Parcel) -> Option<Parked> {
 const STEPS: u64 = 5;
 
 /// The value in the middle, and the largest.
-fn middle<T: Ord + Copy + Default>(mut values: Vec<T>) -> (T, T) {
+pub(super) fn middle<T: Ord + Copy + Default>(mut values: Vec<T>) -> (T, T) {
     values.sort_unstable();
     (values.get(values.len() / 2).copied().unwrap_or_default(), values.last().copied().unwrap_or_default())
 }
 
 /// What a process has in memory, where the kernel tells.
-fn resident_octets(pid: u32) -> Option<u64> {
+pub(super) fn resident_octets(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-fn microseconds(time: Duration) -> u64 {
+pub(super) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn milliseconds(time: Duration) -> u64 {
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! Orders that concern the process as a whole: an administrator gives them over the socket, whoever runs the node obeys.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -15,10 +16,21 @@ pub enum Order {
 pub struct UpgradeOrder {
     /// The program; without one, this process's own as it lies on the disk now.
     pub program: Option<PathBuf>,
+    /// In this process, whatever the settings say.
+    pub in_place: bool,
+    /// The connection of whoever waits for the answer.
+    console: Option<OwnedFd>,
     steps: mpsc::Sender<(u64, u64, String)>,
     answer: oneshot::Sender<Result<UpgradeView, String>>,
     /// Dropped by whoever gave the order, once the answer is out.
     told: oneshot::Receiver<()>,
+}
+
+/// What an administrator asks for.
+pub(crate) struct Wish {
+    pub program: Option<PathBuf>,
+    pub in_place: bool,
+    pub console: Option<OwnedFd>,
 }
 
 /// The other end of an order.
@@ -51,16 +63,22 @@ impl Orders {
         }
     }
 
-    pub(crate) fn upgrade(&self, program: Option<PathBuf>) -> Result<Given, String> {
+    pub(crate) fn upgrade(&self, what: Wish) -> Result<Given, String> {
+        let Wish { program, in_place, console } = what;
         let ((steps, heard), (answer, answered), (told, telling)) =
             (mpsc::channel(16), oneshot::channel(), oneshot::channel());
-        let order = Order::Upgrade(UpgradeOrder { program, steps, answer, told: telling });
+        let order = Order::Upgrade(UpgradeOrder { program, in_place, console, steps, answer, told: telling });
         self.sender.try_send(order).map_err(|_| "an upgrade is under way already".to_owned())?;
         Ok(Given { steps: heard, answer: answered, _told: told })
     }
 }
 
 impl UpgradeOrder {
+    /// The connection of whoever waits, to be answered by the program that will have this process.
+    pub fn take_console(&mut self) -> Option<OwnedFd> {
+        self.console.take()
+    }
+
     /// Tells how far it is; a step that nobody has read yet is as good as the next one.
     pub fn step(&self, done: u64, total: u64, what: &str) {
         let _ = self.steps.try_send((done, total, what.to_owned()));

@@ -4,14 +4,18 @@
 //! successor has said who it is.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use posthouse_cluster::handoff::{Giver, Hello, Limits};
+use posthouse_cluster::handoff::{Door, Giver, Hello, Limits};
 use posthouse_conf::Upgrade;
 use posthouse_net::descriptors::Invitation;
 use tokio::process::{Child, Command};
+
+use super::Node;
+use super::custody::{CARRIED, KEEP, Luggage};
 
 /// The variable that tells a program whom to take over from: the path of a socket.
 pub const TAKE_OVER: &str = "POSTHOUSE_TAKE_OVER";
@@ -34,6 +38,16 @@ pub(super) fn hello() -> Hello {
 pub struct Successor {
     process: Process,
     giver: Giver,
+    /// What goes with the listeners.
+    luggage: Vec<Door>,
+}
+
+/// How the new program comes to serve.
+pub enum Form {
+    /// As a process of its own, beside this one.
+    Beside,
+    /// In this process, by exec; whoever waits for the answer there goes with it.
+    InPlace { console: Option<OwnedFd> },
 }
 
 /// Killed when it is dropped, unless it was let go.
@@ -44,19 +58,30 @@ struct Process {
 
 impl Successor {
     /// Starts `program` with this process's own arguments and waits until it has said that it can take over.
-    pub async fn start(program: &Path, data_dir: &Path, settings: &Upgrade) -> Result<Self, String> {
+    pub async fn start(program: &Path, node: &Node, form: Form) -> Result<Self, String> {
+        let (data_dir, settings) = (&node.services.settings.node.data_dir, &node.services.settings.upgrade);
+        let mut command = Command::new(program);
+        command.args(arguments()).stdin(Stdio::null()).env_remove(CARRIED);
+        let luggage = match form {
+            Form::Beside => {
+                command.env_remove(KEEP);
+                Vec::new()
+            }
+            Form::InPlace { console } => {
+                command.env(KEEP, node.forms().await?.encode());
+                Luggage::pack(console)?
+            }
+        };
         let invitation = Invitation::bind(data_dir).map_err(|error| format!("the socket of the hand-over: {error}"))?;
-        let child = Command::new(program)
-            .args(arguments())
+        let child = command
             .env(TAKE_OVER, invitation.path())
-            .stdin(Stdio::null())
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
         let mut process = Process { child, released: false };
         let failure = tokio::select! {
             biased;
             joined = Giver::invite(invitation, hello(), limits(settings)) => match joined {
-                Ok(giver) => return Ok(Self { process, giver }),
+                Ok(giver) => return Ok(Self { process, giver, luggage }),
                 Err(error) => format!("{} does not take over: {error}", program.display()),
             },
             status = process.child.wait() => {
@@ -70,6 +95,10 @@ impl Successor {
 
     pub(super) fn giver(&mut self) -> &mut Giver {
         &mut self.giver
+    }
+
+    pub(super) fn take_luggage(&mut self) -> Vec<Door> {
+        std::mem::take(&mut self.luggage)
     }
 
     /// What it says of itself.
@@ -90,7 +119,7 @@ impl Successor {
     /// Tells it that it has everything, and lets it live on without this process; its process id.
     pub(super) async fn release(self) -> Result<u32, String> {
         let pid = self.pid().unwrap_or_default();
-        let Self { mut process, giver } = self;
+        let Self { mut process, giver, .. } = self;
         match giver.done().await {
             Ok(()) => {
                 process.released = true;
@@ -120,7 +149,7 @@ impl Drop for Process {
     }
 }
 
-fn arguments() -> impl Iterator<Item = OsString> {
+pub(super) fn arguments() -> impl Iterator<Item = OsString> {
     std::env::args_os().skip(1)
 }
 

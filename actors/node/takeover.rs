@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use posthouse_cluster::handoff::{Door, HandoffError, Parcel, Refusal, Taker};
 use posthouse_conf::Settings;
@@ -13,9 +14,10 @@ use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, Sessio
 use thiserror::Error;
 
 use super::arrivals::Arrival;
+use super::custody::{Carried, Luggage};
 use super::handover::Remains;
 use super::parcel::unpack;
-use super::successor::{hello, limits};
+use super::successor::{TAKE_OVER, hello, limits};
 use super::{Node, StartError};
 
 /// Why this process does not serve.
@@ -25,31 +27,71 @@ pub enum TakeoverError {
     Giver(#[from] HandoffError),
     #[error(transparent)]
     Start(#[from] StartError),
+    /// It was to take this process's place later, and would not do.
+    #[error("{0}")]
+    Rehearsal(String),
 }
 
 /// Takes over from the process that waits behind the socket; returns a node that serves.
 pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, TakeoverError> {
-    let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
-    let doors = taker.doors().await?;
-    taker.ready().await?;
-    // Whoever goes before it has said that the store is free went with everything, or still serves: no matter for this process.
-    taker.store_is_free().await?;
-    let node = match begin(settings, doors).await {
+    let carried = Carried::read();
+    let (mut taker, luggage, doors) = match reach(&settings, socket).await {
+        Ok(reached) => reached,
+        // The custodian is gone, with all that it kept, and nobody else serves.
+        Err(error) if std::env::var_os(TAKE_OVER).is_none() || carried.is_some() => {
+            emit(HandoverCutShort { reason: error.to_string() });
+            let _ = std::fs::remove_file(socket);
+            let node = begin(settings, Vec::new()).await?;
+            if let Err(error) = node.open_gate().await {
+                emit(HandoverCutShort { reason: error.to_string() });
+            }
+            return Ok(node);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let node = match begin(settings.clone(), doors).await {
         Ok(node) => node,
         Err(error) => {
             // Whether it hears why or only that we end: it takes everything back.
             let _ = taker.refuse(&words(&error)).await;
-            return Err(error.into());
+            return Err(match carried {
+                Some(carried) => TakeoverError::Rehearsal(carried.give_up(words(&error), &luggage, &settings)),
+                None => error.into(),
+            });
         }
     };
-    let received = receive(&node, &mut taker).await;
+    let mut arrivals = Arrived { since: carried.as_ref().map(Carried::handed_on), ..Arrived::default() };
+    let received = receive(&node, &mut taker, &mut arrivals).await;
     // From now on nobody takes the store back. A gate that stays shut costs nothing but the newer format.
     let opened = node.open_gate().await.map_err(|error| error.to_string());
     if let Err(reason) = received.map_err(|error| error.to_string()).and(opened) {
         // What a process that has gone still had is lost with it; what came over stays.
         emit(HandoverCutShort { reason });
     }
+    if let Some(carried) = carried {
+        carried.finish(luggage, arrivals.times, arrivals.refused).await;
+    }
     Ok(node)
+}
+
+/// What became of the sessions that came.
+#[derive(Default)]
+struct Arrived {
+    /// When they were given to the custodian, where there was one.
+    since: Option<SystemTime>,
+    /// For each, how long after that it went on.
+    times: Vec<Duration>,
+    refused: usize,
+}
+
+/// The process before, its listeners, and the store when it is free.
+async fn reach(settings: &Settings, socket: &Path) -> Result<(Taker, Luggage, Vec<Door>), HandoffError> {
+    let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
+    let (luggage, doors) = Luggage::of(taker.doors().await?);
+    taker.ready().await?;
+    // Whoever goes before it has said that the store is free went with everything, or still serves: no matter for this process.
+    taker.store_is_free().await?;
+    Ok((taker, luggage, doors))
 }
 
 /// An error with its causes.
@@ -79,12 +121,17 @@ async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartE
     }
 }
 
-async fn receive(node: &Node, taker: &mut Taker) -> Result<(), HandoffError> {
+async fn receive(node: &Node, taker: &mut Taker, arrived: &mut Arrived) -> Result<(), HandoffError> {
     taker.serving().await?;
     while let Some(batch) = taker.next_batch().await? {
         let (sessions, refusals) = node.prepare(batch);
         let committed = taker.accept(&refusals).await?;
         emit(SessionsMovedIn { sessions: sessions.len() });
+        arrived.refused += refusals.len();
+        if let Some(since) = arrived.since {
+            let time = since.elapsed().unwrap_or_default();
+            arrived.times.extend(std::iter::repeat_n(time, sessions.len()));
+        }
         sessions.into_iter().for_each(|session| node.services.arrivals.admit(session));
         taker.started(committed).await?;
     }

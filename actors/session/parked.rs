@@ -137,7 +137,7 @@ pub enum ResumeError {
 }
 
 /// The version that is written. Each one back to the first is read.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// Octets of a state: more than the bounds of what stands in one allow.
 const STATE_MAX: usize = 8 << 20;
 /// Answers that wait for a client which does not read: a session with more of them stays until it has less.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use posthouse_actors::node::{
-    HandoverFailure, Node, Order, Successor, TAKE_OVER, UpgradeOrder, own_program, take_over,
+    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, custody, keep, own_program, take_over,
 };
 use posthouse_conf::Settings;
 use posthouse_conf::observe::{LogFormat, LogLevel};
+use posthouse_conf::upgrade::InPlace;
 use posthouse_obs::emit;
 use posthouse_obs::event::handover::{UpgradeRefused, UpgradeTakenBack};
 use posthouse_obs::event::net::{OpenFilesNotRaised, OpenFilesRaised};
@@ -76,9 +77,16 @@ pub async fn live(
 ) -> anyhow::Result<ExitCode> {
     raise_open_files();
     let mut signals = Signals::watch()?;
-    let mut node = match std::env::var_os(TAKE_OVER) {
-        Some(socket) => take_over(settings.clone(), Path::new(&socket)).await?,
-        None => begin(settings.clone(), prepare).await?,
+    let mut node = match (std::env::var_os(TAKE_OVER), std::env::var(KEEP)) {
+        (Some(socket), Ok(forms)) => {
+            keep(settings, Path::new(&socket), &forms).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (Some(socket), Err(_)) => take_over(settings.clone(), Path::new(&socket)).await?,
+        (None, _) => match custody(&settings) {
+            Some(socket) => take_over(settings.clone(), &socket).await?,
+            None => begin(settings.clone(), prepare).await?,
+        },
     };
     say_ready();
     while let Some(order) = next_order(&node, &mut signals, output).await {
@@ -154,10 +162,18 @@ async fn next_order(node: &Node, signals: &mut Signals, output: Output) -> Optio
 }
 
 /// Hands the node to a new program; gives back a node that serves where that did not come about.
-async fn upgrade(node: Node, settings: &Arc<Settings>, order: UpgradeOrder) -> anyhow::Result<Option<Node>> {
-    let failure = match successor(settings, &order).await {
+async fn upgrade(node: Node, settings: &Arc<Settings>, mut order: UpgradeOrder) -> anyhow::Result<Option<Node>> {
+    let in_place = order.in_place || stays_in_place(settings.upgrade.in_place);
+    let form = if in_place { Form::InPlace { console: order.take_console() } } else { Form::Beside };
+    let failure = match successor(&node, &order, form).await {
         Ok(successor) => match node.hand_over(successor, &|done, total, what| order.step(done, total, what)).await {
+            Ok(view) if in_place => {
+                let remains = Node::become_program(settings, order.program.as_deref(), view).await;
+                let (reason, remains) = remains.map_err(anyhow::Error::msg)?;
+                HandoverFailure::Closed { reason, remains }
+            }
             Ok(view) => {
+                view.note();
                 order.answer(Ok(view)).await;
                 return Ok(None);
             }
@@ -181,8 +197,17 @@ async fn upgrade(node: Node, settings: &Arc<Settings>, order: UpgradeOrder) -> a
     }
 }
 
-async fn successor(settings: &Settings, order: &UpgradeOrder) -> Result<Successor, String> {
+/// Whoever runs process 1 follows that process only.
+fn stays_in_place(in_place: InPlace) -> bool {
+    match in_place {
+        InPlace::Auto => std::process::id() == 1,
+        InPlace::Always => true,
+        InPlace::Never => false,
+    }
+}
+
+async fn successor(node: &Node, order: &UpgradeOrder, form: Form) -> Result<Successor, String> {
     let own = || own_program().map_err(|error| format!("this program is not known by its path: {error}"));
     let program = order.program.clone().map_or_else(own, Ok)?;
-    Successor::start(&program, &settings.node.data_dir, &settings.upgrade).await
+    Successor::start(&program, node, form).await
 }

@@ -18,13 +18,17 @@ pub struct UpgradeArgs {
     /// The new program; without it, the node's own as it lies on the disk now.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// The new program takes the running process's place and keeps its id, whatever `upgrade.in_place` says.
+    #[arg(long)]
+    exec: bool,
 }
 
 pub async fn run(arguments: UpgradeArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let UpgradeArgs { site, binary } = arguments;
+    let UpgradeArgs { site, binary, exec } = arguments;
     // The node may run in another folder.
     let program = binary.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
-    let upgraded: UpgradeView = admin_client::ask(&site, AdminRequest::Upgrade { program }, output).await?;
+    let upgraded: UpgradeView =
+        admin_client::ask(&site, AdminRequest::Upgrade { program, in_place: exec }, output).await?;
     output.result(&upgraded, text)
 }
 

@@ -35,6 +35,13 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Waits for the end of a child that this process had before it was this program.
+pub fn wait_for_child(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    // Nobody's child is waited for by nobody.
+    let _ = pid.map(|pid| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
+}
+
 /// A socket in the data folder that waits for one peer; its file goes as soon as there is one, or nobody waits any more.
 pub struct Invitation {
     listener: UnixListener,
@@ -44,8 +51,21 @@ pub struct Invitation {
 impl Invitation {
     /// The caller holds the folder's lock, so a socket file that is there is stale.
     pub fn bind(data_dir: &Path) -> io::Result<Self> {
-        let path = local_socket::handoff_path(data_dir)?;
+        Self::at(local_socket::handoff_path(data_dir)?)
+    }
+
+    /// As `bind`, for one who keeps everything while nobody serves: it is looked for by whoever starts.
+    pub fn bind_custody(data_dir: &Path) -> io::Result<Self> {
+        Self::at(local_socket::custody_path(data_dir)?)
+    }
+
+    fn at(path: PathBuf) -> io::Result<Self> {
         Ok(Self { listener: local_socket::listen(&path)?, path })
+    }
+
+    /// Where the custodian of a data folder waits, if there is one.
+    pub fn custody(data_dir: &Path) -> io::Result<PathBuf> {
+        local_socket::custody_path(data_dir)
     }
 
     /// What the peer connects to.

@@ -29,7 +29,7 @@ pub struct FrozenStream {
 }
 
 /// The version of both layouts that is written.
-const VERSION: u8 = 1;
+const VERSION: u8 = FrozenStream::VERSION;
 /// The oldest one that is read; N-1 as soon as there is a second.
 const VERSION_MIN: u8 = 1;
 const DIGEST: usize = 8;
@@ -43,6 +43,11 @@ pub(crate) const INPUT_MAX: usize = 64 << 20;
 enum Kind {
     Transport = b'T',
     Stream = b'S',
+}
+
+impl FrozenStream {
+    /// The version of its form.
+    pub const VERSION: u8 = 1;
 }
 
 impl FrozenTransport {

@@ -28,6 +28,11 @@ pub(crate) fn handoff_path(data_dir: &Path) -> io::Result<PathBuf> {
     place(data_dir, "handoff.sock", "handoff.sock")
 }
 
+/// Where a custodian waits for whoever is to have what it keeps.
+pub(crate) fn custody_path(data_dir: &Path) -> io::Result<PathBuf> {
+    place(data_dir, "custody.sock", "custody.sock")
+}
+
 /// `near` is a name in the data folder, `far` what follows the folder's hash in the runtime folder.
 fn place(data_dir: &Path, near: &str, far: &str) -> io::Result<PathBuf> {
     let whole = std::path::absolute(data_dir)?;

@@ -42,7 +42,8 @@ impl Formats {
         Ok(Self { min: FORMAT_MIN, max: format_max })
     }
 
-    fn can_read(self, level: u32) -> Result<(), Error> {
+    /// Whether a program with these formats reads records of this one.
+    pub fn can_read(self, level: u32) -> Result<(), Error> {
         let [found, min, max] = [level, self.min, self.max].map(u64::from);
         match level {
             _ if level > self.max => Err(Error::NewerFormat { found, known: max }),

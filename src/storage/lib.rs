@@ -43,6 +43,7 @@ pub use blob::sweep::SweepReport;
 pub use blob::tier::TierReport;
 pub use blob::{BODY_MAX, BodyWriter, StagedBody};
 pub use codec::{FORMAT_MAX, FORMAT_MIN};
+pub use engine::embedded::DIRECTORY_FORMAT;
 pub use engine::served::{Connector, Server, Stream};
 pub use engine::{Atomic, Isolation, Page, RangeRequest, Versionstamp, Watch};
 pub use error::Error;

@@ -114,6 +114,13 @@ impl Demo {
         report
     }
 
+    /// `posthouse upgrade --exec`: the new program has the same process id; gives its report.
+    pub fn upgrade_in_place(&self) -> Value {
+        let report = self.json(&["upgrade", "--exec"]);
+        assert_eq!(report["pid"], self.pid(), "{report}");
+        report
+    }
+
     /// What the program wrote to standard error so far.
     pub fn log(&self) -> String {
         self.errors.lock().expect("no writer panicked").clone()

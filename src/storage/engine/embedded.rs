@@ -37,6 +37,7 @@ mod watches;
 use checkpoint::Checkpointer;
 use commit::{Committer, Message, Parts};
 use disk::WrapFile;
+pub use index::FORMAT as DIRECTORY_FORMAT;
 use index::Index;
 use journal::Journal;
 use snapshot::Snapshot;

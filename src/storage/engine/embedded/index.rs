@@ -16,7 +16,7 @@ use crate::error::{Error, from_io};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 /// The format of the whole directory.
-const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 2;
 const FORMAT_KEY: &[u8] = &[0xff, b'f'];
 /// The version of the last commit that the index holds.
 const VERSION_KEY: &[u8] = &[0xff, b'v'];

@@ -1,0 +1,362 @@
+//! A new program in this very process: what happens between the old image and the new one, where nobody serves.
+//!
+//! Where a supervisor follows one process id (PID 1 of a container), the new program takes the place of the old one by exec. Such
+//! a process cannot hand anything to itself, so a child of it, the *custodian*, which is the new program too, takes all that moves
+//! as any successor would, and gives it to whoever then has the parent's process id: by the same protocol both times. That the
+//! custodian came up is the rehearsal: it has read the configuration and everything's form, and never opened the store.
+//!
+//! exec fails -> the old image takes everything back. The new image cannot open the store -> it becomes the program before,
+//! by exec again, which takes everything from the custodian. It dies -> the custodian waits `upgrade.start_limit` for whoever is
+//! started next, then it closes the sessions.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use posthouse_cluster::handoff::{Door, Giver, HandoffError, Parcel, Taker};
+use posthouse_conf::Settings;
+use posthouse_net::descriptors::{Invitation, wait_for_child};
+use posthouse_net::{FrozenStream, TlsAcceptor};
+use posthouse_obs::emit;
+use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsLost, UpgradeTakenBack};
+use posthouse_storage::gate::Formats;
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+use super::handover::{Remains, UpgradeView, microseconds, middle, milliseconds};
+use super::parcel::unpack;
+use super::successor::{TAKE_OVER, arguments, hello, limits, own_program};
+use super::takeover::TakeoverError;
+use crate::admin::AdminLine;
+use crate::session::parked;
+
+/// The variable that makes a program the custodian; its value tells the forms of what it will have to read.
+pub const KEEP: &str = "POSTHOUSE_KEEP";
+/// The variable that tells an image what the one before left half done.
+pub const CARRIED: &str = "POSTHOUSE_CARRIED";
+/// What the door of the administrator who waits for an answer is called, and that of the program before.
+const CONSOLE: &str = "console";
+const PROGRAM: &str = "program";
+
+/// How long the custodian may take to end when it has given everything away.
+const CUSTODIAN_ENDS: Duration = Duration::from_secs(5);
+
+/// Settings in the environment of this process.
+fn overrides() -> BTreeMap<String, String> {
+    let ours = |name: &str| name.starts_with("POSTHOUSE_") && ![TAKE_OVER, KEEP, CARRIED].contains(&name);
+    // What is no text is no setting.
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(name, _)| ours(name)).collect()
+}
+
+/// The forms of what a process leaves behind.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Forms {
+    state: u8,
+    stream: u8,
+    directory: u64,
+    records: u32,
+}
+
+impl Forms {
+    /// Of this program, on a store whose records have come to this format.
+    pub(super) fn own(records: u32) -> Self {
+        let directory = posthouse_storage::DIRECTORY_FORMAT;
+        Self { state: parked::VERSION, stream: FrozenStream::VERSION, directory, records }
+    }
+
+    pub(super) fn encode(&self) -> String {
+        serde_json::to_string(self).expect("numbers are JSON")
+    }
+
+    /// Whether this program reads all of it.
+    fn check(&self, settings: &Settings) -> Result<(), String> {
+        let Self { state, stream, directory, records } = self;
+        let can = |what, found: u64, newest: u64| match found <= newest {
+            true => Ok(()),
+            false => Err(format!("{what} have form {found}, this program reads up to {newest}")),
+        };
+        can("states of sessions", (*state).into(), parked::VERSION.into())?;
+        can("states of connections", (*stream).into(), FrozenStream::VERSION.into())?;
+        can("files of the store", *directory, posthouse_storage::DIRECTORY_FORMAT)?;
+        let formats = Formats::up_to(settings.cluster.format_max).map_err(|error| error.to_string())?;
+        formats.can_read(*records).map_err(|error| error.to_string())
+    }
+}
+
+/// What an image tells the next one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Carried {
+    view: UpgradeView,
+    custodian: u32,
+    /// When the custodian had everything.
+    handed_on: SystemTime,
+    /// The settings that the first image had from its environment: what starts the new one may add others.
+    overrides: BTreeMap<String, String>,
+    /// Set when the next image is the program before: why the new one does not serve.
+    failure: Option<String>,
+}
+
+/// What travels beside listeners and sessions.
+pub(super) struct Luggage {
+    console: Option<OwnedFd>,
+    program: Option<OwnedFd>,
+}
+
+impl Luggage {
+    /// Parts it from the listeners.
+    pub(super) fn of(doors: Vec<Door>) -> (Self, Vec<Door>) {
+        let (mut luggage, mut listeners) = (Self { console: None, program: None }, Vec::new());
+        for door in doors {
+            match door.kind.as_str() {
+                CONSOLE => luggage.console = Some(door.socket),
+                PROGRAM => luggage.program = Some(door.socket),
+                _ => listeners.push(door),
+            }
+        }
+        (luggage, listeners)
+    }
+
+    /// As doors among the others; the program is the one that runs here.
+    pub(super) fn pack(console: Option<OwnedFd>) -> Result<Vec<Door>, String> {
+        let program = File::open("/proc/self/exe").map_err(|error| format!("this program cannot be read: {error}"))?;
+        let console = console.map(|socket| Door { kind: CONSOLE.to_owned(), socket });
+        Ok(console.into_iter().chain([Door { kind: PROGRAM.to_owned(), socket: program.into() }]).collect())
+    }
+
+    /// Where the program before can be started from, although its file may be gone.
+    fn program(&self) -> Option<PathBuf> {
+        let file = self.program.as_ref()?.try_clone().ok().map(File::from)?;
+        let place = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(self.program.as_ref()?)));
+        let path = place.read_link().ok()?;
+        let same =
+            |one: &std::fs::Metadata, other: &std::fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+        let is_there =
+            std::fs::metadata(&path).is_ok_and(|there| file.metadata().is_ok_and(|here| same(&here, &there)));
+        Some(if is_there { path } else { place })
+    }
+}
+
+/// Everything that was handed over.
+struct Cargo {
+    doors: Vec<Door>,
+    parcels: Vec<Parcel>,
+}
+
+/// Takes everything without serving any of it. `before` runs when the giver is about to let go.
+async fn collect(taker: &mut Taker, before: impl FnOnce() -> std::io::Result<()>) -> Result<Cargo, HandoffError> {
+    let doors = taker.doors().await?;
+    taker.ready().await?;
+    taker.store_is_free().await?;
+    if let Err(error) = before() {
+        taker.refuse(&error.to_string()).await?;
+        return Err(HandoffError::Refused(error.to_string()));
+    }
+    taker.serving().await?;
+    let mut parcels = Vec::new();
+    if let Err(error) = collect_sessions(taker, &mut parcels).await {
+        // What was committed is this process's, whatever became of the giver.
+        emit(HandoverCutShort { reason: error.to_string() });
+    }
+    Ok(Cargo { doors, parcels })
+}
+
+async fn collect_sessions(taker: &mut Taker, parcels: &mut Vec<Parcel>) -> Result<(), HandoffError> {
+    while let Some(batch) = taker.next_batch().await? {
+        let committed = taker.accept(&[]).await?;
+        parcels.extend(batch);
+        taker.started(committed).await?;
+    }
+    Ok(())
+}
+
+/// Where everything of a process that died in the middle of such an upgrade may be kept.
+pub fn custody(settings: &Settings) -> Option<PathBuf> {
+    Invitation::custody(&settings.node.data_dir).ok().filter(|socket| socket.exists())
+}
+
+/// The custodian's whole life: rehearses, takes everything from the process behind the socket, and gives it to the next one.
+pub async fn keep(settings: Arc<Settings>, socket: &Path, forms: &str) -> Result<(), TakeoverError> {
+    let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
+    if let Err(reason) = rehearse(&settings, forms) {
+        taker.doors().await?;
+        taker.refuse(&reason).await?;
+        return Err(TakeoverError::Rehearsal(reason));
+    }
+    let mut invitation = None;
+    let invite = || Invitation::bind_custody(&settings.node.data_dir);
+    let Cargo { doors, mut parcels } = collect(&mut taker, || invite().map(|new| invitation = Some(new))).await?;
+    let mut limits = limits(&settings.upgrade);
+    // The image that comes may need its whole time, and then another one comes.
+    limits.hello *= 2;
+    loop {
+        let waiting = match invitation.take() {
+            Some(waiting) => waiting,
+            None => invite().map_err(|error| TakeoverError::Rehearsal(error.to_string()))?,
+        };
+        let mut giver = Giver::invite(waiting, hello(), limits).await?;
+        match pass_on(&mut giver, &doors, parcels).await {
+            Ok(()) => return Ok(giver.done().await?),
+            // The next image has them then.
+            Err(back) => parcels = back,
+        }
+    }
+}
+
+/// Gives everything away, or has it back.
+async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Result<(), Vec<Parcel>> {
+    if giver.doors(doors).await.is_err() || giver.store_is_free().await.is_err() {
+        return Err(parcels);
+    }
+    match giver.sessions(parcels).await {
+        Ok(moved) => {
+            for refused in moved.refused {
+                emit(SessionNotResumed { protocol: refused.parcel.kind, reason: refused.reason });
+            }
+            Ok(())
+        }
+        Err(interrupted) => {
+            let sessions = interrupted.lost + interrupted.so_far.moved.len();
+            if sessions > 0 {
+                emit(SessionsLost { sessions });
+            }
+            Err(interrupted.back)
+        }
+    }
+}
+
+/// All that can be known before anything stops.
+fn rehearse(settings: &Settings, forms: &str) -> Result<(), String> {
+    let forms: Forms =
+        serde_json::from_str(forms).map_err(|error| format!("what there is has no form that is known: {error}"))?;
+    forms.check(settings)?;
+    posthouse_net::tls::install_provider();
+    if !settings.tls.certificate.as_os_str().is_empty() {
+        TlsAcceptor::load(&settings.tls).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+impl Carried {
+    /// What is to be told when everything lies with the custodian.
+    pub fn new(view: UpgradeView) -> Self {
+        Self { custodian: view.pid, view, handed_on: SystemTime::now(), overrides: overrides(), failure: None }
+    }
+
+    /// Of the environment; none in a process that began as such.
+    pub fn read() -> Option<Self> {
+        serde_json::from_str(&std::env::var(CARRIED).ok()?).ok()
+    }
+
+    pub(super) fn handed_on(&self) -> SystemTime {
+        self.handed_on
+    }
+
+    /// Becomes `program`; returns only when that does not come about.
+    fn become_program(&self, program: &Path, data_dir: &Path) -> String {
+        let socket = match Invitation::custody(data_dir) {
+            Ok(socket) => socket,
+            Err(error) => return error.to_string(),
+        };
+        let carried = serde_json::to_string(self).expect("figures are JSON");
+        let mut command = std::process::Command::new(program);
+        command.args(arguments());
+        for name in overrides().keys() {
+            command.env_remove(name);
+        }
+        command.envs(&self.overrides).env(TAKE_OVER, socket).env(CARRIED, carried).env_remove(KEEP);
+        let error = command.exec();
+        format!("{} cannot be started: {error}", program.display())
+    }
+
+    /// This image serves: tells whoever waits, with the figures of the second half.
+    pub(super) async fn finish(mut self, luggage: Luggage, arrived: Vec<Duration>, refused: usize) {
+        let custodian = self.custodian;
+        // A child of this process since before it was this program: nobody else waits for its end.
+        let waiting = tokio::task::spawn_blocking(move || wait_for_child(custodian));
+        let _ = tokio::time::timeout(CUSTODIAN_ENDS, waiting).await;
+        let arrived_at: Vec<u64> = arrived.iter().map(|time| microseconds(*time)).collect();
+        let (median, worst) = middle(arrived_at);
+        let since = self.handed_on.elapsed().unwrap_or_default();
+        let view = &mut self.view;
+        view.pid = std::process::id();
+        view.program = hello().program;
+        view.moved = arrived.len();
+        view.farewelled += refused;
+        view.session_frozen_median_microseconds += median;
+        view.session_frozen_worst_microseconds += worst;
+        view.frozen_milliseconds += worst / 1000;
+        view.milliseconds += milliseconds(since);
+        view.resident_octets = super::handover::resident_octets(view.pid).unwrap_or_default();
+        let line = match &self.failure {
+            None => {
+                view.note();
+                serde_json::to_value(view).map(AdminLine::Done).expect("figures are JSON")
+            }
+            Some(reason) => {
+                emit(UpgradeTakenBack { reason: reason.clone() });
+                AdminLine::Failed(format!("{reason}; the program before goes on"))
+            }
+        };
+        if let Some(console) = luggage.console {
+            let mut octets = serde_json::to_vec(&line).expect("an answer is JSON");
+            octets.push(b'\n');
+            // Whoever asked may be gone.
+            let _ = File::from(console).write_all(&octets);
+        }
+    }
+
+    /// This image cannot serve: becomes the program before, where this is not that one. Returns why it did not.
+    pub(super) fn give_up(mut self, reason: String, luggage: &Luggage, settings: &Settings) -> String {
+        match luggage.program() {
+            Some(before) if self.failure.is_none() => {
+                self.failure = Some(reason.clone());
+                format!("{reason}; {}", self.become_program(&before, &settings.node.data_dir))
+            }
+            _ => reason,
+        }
+    }
+}
+
+impl Node {
+    /// Everything lies with the custodian, and this node is closed: becomes `program`. Returns only when that does not come
+    /// about, with all that the custodian gave back.
+    pub async fn become_program(
+        settings: &Settings,
+        program: Option<&Path>,
+        view: UpgradeView,
+    ) -> Result<(String, Remains), String> {
+        let carried = Carried::new(view);
+        let reason = match program.map_or_else(own_program, |path| Ok(path.to_owned())) {
+            Ok(program) => carried.become_program(&program, &settings.node.data_dir),
+            Err(error) => format!("this program is not known by its path: {error}"),
+        };
+        let lost = |error: HandoffError| format!("{reason}; the custodian gives nothing back: {error}");
+        let socket = Invitation::custody(&settings.node.data_dir).map_err(|error| error.to_string())?;
+        let mut taker = Taker::connect(&socket, hello(), limits(&settings.upgrade)).await.map_err(lost)?;
+        let Cargo { doors, parcels } = collect(&mut taker, || Ok(())).await.map_err(lost)?;
+        let mut sessions = Vec::with_capacity(parcels.len());
+        for parcel in parcels {
+            let protocol = parcel.kind.clone();
+            match unpack(parcel) {
+                Ok(parked) => sessions.push(parked),
+                Err(error) => emit(SessionNotResumed { protocol, reason: error.to_string() }),
+            }
+        }
+        let (_, doors) = Luggage::of(doors);
+        Ok((reason, Remains { doors, sessions }))
+    }
+
+    /// The format that records of this node's store have come to.
+    pub(super) async fn forms(&self) -> Result<Forms, String> {
+        let records = self.membership.renew().await.map_err(|error| error.to_string())?;
+        Ok(Forms::own(records))
+    }
+}
