@@ -228,3 +228,6 @@ async fn enter(settings: &Settings, store: &Store) -> Result<Membership, posthou
     };
     Membership::enter(store, entry).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,11 @@ impl Imap {
         Ok(session)
     }
 
+    /// Whether the session still answers.
+    pub async fn is_alive(&mut self) -> bool {
+        self.command("NOOP").await.is_ok()
+    }
+
     async fn command(&mut self, command: &str) -> anyhow::Result<Vec<Answer>> {
         self.commands += 1;
         let tag = format!("c{} ", self.commands);

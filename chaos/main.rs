@@ -45,6 +45,8 @@ enum Command {
     SmtpKill(scenario::smtp_kill::Args),
     /// Upgrade a server again and again under mail and many sessions, and see that no client notices
     Upgrade(scenario::upgrade::Args),
+    /// Kill either side of an upgrade in each of its phases, and tell what clients saw
+    UpgradeKill(scenario::upgrade_kill::Args),
     /// Change rows and bodies at random and see that check --store finds each change
     CheckMutate(scenario::check_mutate::Args),
     /// Mail of real sizes into the store, beside the device and Maildir files: rates, octets written, memory, restart, scan
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::StoreBench(arguments) => bench::store::run(&arguments),
         Command::SmtpKill(arguments) => block_on(scenario::smtp_kill::run(&arguments)),
         Command::Upgrade(arguments) => block_on(scenario::upgrade::run(&arguments)),
+        Command::UpgradeKill(arguments) => block_on(scenario::upgrade_kill::run(&arguments)),
         Command::CheckMutate(arguments) => block_on(scenario::check_mutate::run(&arguments)),
         Command::MailBench(arguments) => bench::mail::run(&arguments),
         Command::MailFill(arguments) => block_on(bench::mail::fill(&arguments)),

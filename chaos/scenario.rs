@@ -11,3 +11,4 @@ pub mod smtp_load;
 pub mod store_kill;
 pub mod store_load;
 pub mod upgrade;
+pub mod upgrade_kill;

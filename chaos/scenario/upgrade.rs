@@ -36,6 +36,9 @@ pub struct Args {
     /// A Thunderbird and mbsync in a loop beside them; they want Xvfb, xdotool and certutil.
     #[arg(long)]
     programs: bool,
+    /// Every second upgrade keeps the process and its id.
+    #[arg(long)]
+    in_place: bool,
     /// Few sessions and upgrades, for CI.
     #[arg(long)]
     short: bool,
@@ -86,7 +89,9 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
         stop: stopped,
     });
     let senders = start_sessions(&load, seed);
-    let tally = upgrade_often(&plan, &programs, (upgrades, seed)).await.with_context(|| format!("seed {seed}"));
+    let tally = upgrade_often(&plan, &programs, (upgrades, arguments.in_place, seed))
+        .await
+        .with_context(|| format!("seed {seed}"));
     let beside = match &mut beside {
         Some(programs) => Some(programs.report().await),
         None => None,
@@ -164,6 +169,14 @@ struct Tally {
     farewelled: u64,
     frozen: Vec<u64>,
     whole: Vec<u64>,
+    /// Of one session: the median of each upgrade, and its worst.
+    session_frozen: Vec<u64>,
+    session_worst: Vec<u64>,
+    /// Of all states of an upgrade, and of one in the middle.
+    octets: Vec<u64>,
+    octets_median: Vec<u64>,
+    /// Mebibytes of the process that serves after it.
+    resident: Vec<u64>,
 }
 
 impl Tally {
@@ -176,25 +189,47 @@ impl Tally {
         let (moved, frozen, whole) = (middle(&self.moved), middle(&self.frozen), middle(&self.whole));
         format!(
             "moved {} sessions in the median; they stood still for {} ms in the median, {} ms at worst; an upgrade took {} ms in the \
-             median, {} ms at worst",
-            moved.0, frozen.0, frozen.1, whole.0, whole.1
+             median, {} ms at worst; one session stood still for {} ms in the median, {} ms at worst; states {} octets, {} of one in the \
+             median; {} MiB in memory in the median, {} at worst",
+            moved.0,
+            frozen.0,
+            frozen.1,
+            whole.0,
+            whole.1,
+            middle(&self.session_frozen).0,
+            middle(&self.session_worst).1,
+            middle(&self.octets).0,
+            middle(&self.octets_median).0,
+            middle(&self.resident).0,
+            middle(&self.resident).1,
         )
     }
 }
 
-async fn upgrade_often(plan: &Plan, programs: &[PathBuf; 2], (upgrades, seed): (u32, u64)) -> anyhow::Result<Tally> {
+async fn upgrade_often(
+    plan: &Plan,
+    programs: &[PathBuf; 2],
+    (upgrades, in_place, seed): (u32, bool, u64),
+) -> anyhow::Result<Tally> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut tally = Tally::default();
     for (number, program) in (1..=upgrades).zip(programs.iter().rev().cycle()) {
         tokio::time::sleep(Duration::from_millis(random.random_range(100..1500))).await;
         let to = program.to_string_lossy().into_owned();
-        let said = tokio::task::block_in_place(|| plan.json(&["upgrade", "--binary", &to]));
+        let mut words = vec!["upgrade", "--binary", &to];
+        words.extend((in_place && number % 2 == 0).then_some("--exec"));
+        let said = tokio::task::block_in_place(|| plan.json(&words));
         let said = said.with_context(|| format!("upgrade {number}"))?;
         let number_of = |name: &str| said[name].as_u64().with_context(|| format!("no {name} in {said}"));
         tally.moved.push(number_of("moved")?);
         tally.farewelled += number_of("farewelled")?;
         tally.frozen.push(number_of("frozen_milliseconds")?);
         tally.whole.push(number_of("milliseconds")?);
+        tally.session_frozen.push(number_of("session_frozen_median_microseconds")? / 1000);
+        tally.session_worst.push(number_of("session_frozen_worst_microseconds")? / 1000);
+        tally.octets.push(number_of("octets")?);
+        tally.octets_median.push(number_of("octets_median")?);
+        tally.resident.push(number_of("resident_octets")? >> 20);
         if number % 10 == 0 {
             println!("upgrade {number}: {}", tally.line());
         }

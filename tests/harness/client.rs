@@ -60,6 +60,20 @@ impl Client {
         self.try_send_raw(bytes).expect("the server takes what is sent");
     }
 
+    /// Sends what becomes one TLS record, cut in two; `between` runs when the server has only the first part.
+    pub fn send_in_two(&mut self, bytes: &[u8], between: impl FnOnce()) {
+        let Stream::Tls(stream) = &mut self.stream else { panic!("no TLS") };
+        stream.conn.writer().write_all(bytes).expect("room");
+        let mut record = Vec::new();
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut record).expect("a buffer takes all");
+        }
+        let (first, second) = record.split_at(record.len() / 2);
+        stream.sock.write_all(first).expect("the server reads");
+        between();
+        stream.sock.write_all(second).expect("the server reads");
+    }
+
     /// Sends what the server may refuse to take by closing.
     pub fn try_send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match &mut self.stream {

@@ -1,0 +1,103 @@
+//! A hand-over between two nodes of this process, with parcels that something happened to on the way.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthouse_cluster::handoff::{Giver, Parcel};
+use posthouse_conf::{Listen, Settings};
+use posthouse_net::descriptors::Invitation;
+use std::io::{BufRead as _, BufReader, Write as _};
+
+use super::parcel::pack;
+use super::successor::{hello, limits};
+use super::{Node, take_over};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn settings(dir: &Path) -> (Arc<Settings>, SocketAddr) {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let listen = Listen {
+        smtp: Vec::new(),
+        submission: Vec::new(),
+        submissions: Vec::new(),
+        imap: vec![free],
+        imaps: Vec::new(),
+        pop3: Vec::new(),
+        pop3s: Vec::new(),
+        metrics: Vec::new(),
+    };
+    let mut settings = Settings { listen, ..Settings::default() };
+    settings.node.data_dir = dir.to_owned();
+    (Arc::new(settings), free)
+}
+
+/// A client that was greeted.
+async fn client(address: SocketAddr) -> BufReader<TcpStream> {
+    let connecting = tokio::task::spawn_blocking(move || {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        let mut client = BufReader::new(stream);
+        assert!(line(&mut client).starts_with("* OK"));
+        client
+    });
+    connecting.await.expect("no panic")
+}
+
+/// The next line; empty where the connection has ended.
+fn line(client: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    // One that was reset has ended too.
+    let _ = client.read_line(&mut line);
+    line
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_state_was_damaged_is_closed_and_the_others_go_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let node = Node::start(settings.clone()).await.expect("a node");
+    node.listen().await.expect("it serves");
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(client(address).await);
+    }
+    let doors = node.services.doors.duplicates().expect("the listeners");
+    let stopped = node.stop_sessions().await;
+    node.close(tokio::time::Instant::now()).await;
+    let mut parcels: Vec<Parcel> = stopped.parked.into_iter().map(|(_, parked)| pack(parked)).collect();
+    assert_eq!(parcels.len(), 4);
+    let half = parcels[0].state.len() / 2;
+    parcels[0].state.truncate(half);
+    let middle = parcels[1].state.len() / 2;
+    parcels[1].state[middle] ^= 0x20;
+    parcels[2].kind = "gopher".to_owned();
+
+    let invitation = Invitation::bind(dir.path()).expect("a socket");
+    let socket = invitation.path().to_owned();
+    let (giving, limits) = (settings.clone(), limits(&settings.upgrade));
+    let given = tokio::spawn(async move {
+        let mut giver = Giver::invite(invitation, hello(), limits).await.expect("a taker");
+        giver.doors(&doors).await.expect("it holds them");
+        giver.store_is_free().await.expect("it serves");
+        let moved = giver.sessions(parcels).await.expect("the hand-over goes on");
+        giver.done().await.expect("it knows");
+        drop(giving);
+        (moved.moved.len(), moved.refused.into_iter().map(|refused| refused.reason).collect::<Vec<_>>())
+    });
+    let taken = take_over(settings, &socket).await.expect("a node");
+    let (moved, refused) = given.await.expect("no panic");
+    assert_eq!((moved, refused.len()), (1, 3), "{refused:?}");
+    let alive = tokio::task::spawn_blocking(move || {
+        let mut alive = 0;
+        for client in &mut clients {
+            let _ = client.get_mut().write_all(b"a NOOP\r\n");
+            alive += usize::from(line(client).starts_with("a OK"));
+        }
+        alive
+    });
+    assert_eq!(alive.await.expect("no panic"), 1);
+    drop(client(address).await);
+    taken.stop().await;
+}

@@ -1,0 +1,310 @@
+//! Kill -9 of either side in each phase of an upgrade, and what its clients saw: a table.
+//!
+//! The node itself tells its phases, to whoever asks for the upgrade; the kill follows the word at once, or a drawn moment later,
+//! which falls anywhere in the phase. What must hold: a session either goes on or is closed, and is never doubled; whoever is
+//! left serves, or nobody does and the next start finds all mail; new connections work then.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use posthouse_net::local_socket;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+use crate::client::{Imap, Smtp};
+use crate::server::{Plan, Server, free_port_offset, program};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kills of each side in each phase.
+    #[arg(long, default_value_t = 5)]
+    kills: u32,
+    /// Sessions that are there.
+    #[arg(long, default_value_t = 20)]
+    sessions: usize,
+    /// One kill of each kind, for CI.
+    #[arg(long)]
+    short: bool,
+    /// Repeats the moments; drawn and printed when absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The built program; the one beside this one by default.
+    #[arg(long)]
+    posthouse: Option<PathBuf>,
+}
+
+const SMTP: u16 = 2525;
+const IMAP: u16 = 2143;
+const BOB: &str = "bob@demo.test";
+/// The longest that a phase lasts here; a kill falls at its beginning or within this time.
+const WITHIN: Duration = Duration::from_millis(60);
+/// How long the survivor may take until it answers.
+const SETTLE_MAX: Duration = Duration::from_secs(90);
+/// What the node says when each phase begins, and what the table calls it.
+const PHASES: [(&str, &str); 5] = [
+    ("the new program is up", "offering listeners"),
+    ("waiting for uploads under way", "holding"),
+    ("sessions stop", "parking, closing the store"),
+    ("the store moves", "store and sessions move"),
+    ("sessions went over", "letting go"),
+];
+
+/// Which process is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    /// The one that served.
+    Old,
+    /// The successor, or in the same-process form the custodian.
+    New,
+}
+
+/// What one kill came to.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Outcome {
+    answer: String,
+    serves: &'static str,
+    alive: usize,
+}
+
+type Table = BTreeMap<(bool, usize, Side), BTreeMap<Outcome, u32>>;
+
+pub async fn run(arguments: &Args) -> anyhow::Result<()> {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let kills = if arguments.short { 1 } else { arguments.kills };
+    println!("upgrade-kill: seed {seed}, {kills} kills of each side in each phase");
+    let folder = tempfile::Builder::new().prefix("posthouse-upgrade-kill").tempdir()?;
+    let plan = Plan {
+        program: program(arguments.posthouse.as_ref())?,
+        data: folder.path().join("data"),
+        port_offset: free_port_offset()?,
+        environment: Vec::new(),
+    };
+    let mut site =
+        Site { server: Some(start(&plan)?), clients: Vec::new(), sessions: arguments.sessions, plan, delivered: 0 };
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut table = Table::new();
+    for in_place in [false, true] {
+        for (phase, (_, phase_name)) in PHASES.iter().enumerate() {
+            for (side, number) in
+                [Side::New, Side::Old].into_iter().flat_map(|side| (0..kills).map(move |number| (side, number)))
+            {
+                // The first at the very beginning, the others anywhere.
+                let wait = if number == 0 { Duration::ZERO } else { WITHIN.mul_f64(random.random_range(0.0..1.0)) };
+                let outcome = site.kill((in_place, phase, side), wait).await;
+                let words = || format!("seed {seed}, in place {in_place}, {phase_name}, {side:?}");
+                *table.entry((in_place, phase, side)).or_default().entry(outcome.with_context(words)?).or_default() +=
+                    1;
+            }
+        }
+    }
+    site.check().await.with_context(|| format!("seed {seed}"))?;
+    print(&table, arguments.sessions);
+    println!(
+        "upgrade-kill: {} messages acknowledged, each there once; the store is whole; seed {seed}",
+        site.delivered
+    );
+    Ok(())
+}
+
+fn start(plan: &Plan) -> anyhow::Result<Server> {
+    let mut server = plan.start()?;
+    tokio::task::block_in_place(|| server.wait_ready())?;
+    Ok(server)
+}
+
+struct Site {
+    plan: Plan,
+    server: Option<Server>,
+    clients: Vec<Imap>,
+    sessions: usize,
+    /// Messages that were acknowledged.
+    delivered: usize,
+}
+
+impl Site {
+    /// One upgrade that is broken off, and what is left of it.
+    async fn kill(&mut self, (in_place, phase, side): (bool, usize, Side), wait: Duration) -> anyhow::Result<Outcome> {
+        while self.clients.len() < self.sessions {
+            self.clients.push(Imap::connect(self.plan.address(IMAP), BOB, "demo").await?);
+        }
+        self.deliver().await?;
+        let old = self.pid()?;
+        let answer = self.upgrade_and_kill((in_place, phase, side), old, wait).await?;
+        let serves = self.settle(old).await?;
+        let mut alive = Vec::new();
+        for mut client in std::mem::take(&mut self.clients) {
+            if client.is_alive().await {
+                alive.push(client);
+            }
+        }
+        let outcome = Outcome { answer, serves, alive: alive.len() };
+        self.clients = alive;
+        self.deliver().await?;
+        Ok(outcome)
+    }
+
+    async fn upgrade_and_kill(
+        &self,
+        (in_place, phase, side): (bool, usize, Side),
+        old: u32,
+        wait: Duration,
+    ) -> anyhow::Result<String> {
+        let (read, mut write) = local_socket::connect(&self.plan.data).await?.into_split();
+        let order = json!({ "op": "upgrade", "program": null, "in_place": in_place });
+        write.write_all(format!("{order}\n").as_bytes()).await?;
+        let mut lines = BufReader::new(read).lines();
+        let mut killed = false;
+        // A node that is gone says no more.
+        while let Ok(Some(line)) = lines.next_line().await {
+            let line: Value = serde_json::from_str(&line)?;
+            if !killed && line["progress"]["what"] == PHASES[phase].0 {
+                tokio::time::sleep(wait).await;
+                let victim = if side == Side::Old { Some(old) } else { child_of(old) };
+                victim.map(kill).transpose()?;
+                killed = true;
+            }
+            if line.get("done").is_some() {
+                return Ok("done".to_owned());
+            }
+            if let Some(reason) = line["failed"].as_str() {
+                let ends = ["serves as before", "program before goes on"];
+                let end = ends.iter().find(|end| reason.ends_with(**end));
+                return Ok(end.map_or(reason, |end| *end).to_owned());
+            }
+        }
+        ensure!(killed, "the node never said that it is at: {}", PHASES[phase].0);
+        Ok("none".to_owned())
+    }
+
+    /// Waits until somebody serves; starts the node anew where nobody does, as a supervisor would.
+    async fn settle(&mut self, old: u32) -> anyhow::Result<&'static str> {
+        let until = Instant::now() + SETTLE_MAX;
+        let mut restarted = false;
+        loop {
+            if let Ok(status) = self.plan.json(&["status"])
+                && status["ready"] == true
+            {
+                let pid = status["pid"].as_u64().context("a pid")?;
+                return Ok(match (restarted, pid == u64::from(old)) {
+                    (true, _) => "a fresh start",
+                    (false, true) => "the old process",
+                    (false, false) => "the new process",
+                });
+            }
+            ensure!(Instant::now() < until, "nobody serves");
+            let nobody = processes_on(&self.plan).is_empty() || is_gone(old) && only_custodian(&self.plan);
+            if !restarted && nobody {
+                self.server = Some(start(&self.plan)?);
+                restarted = true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn pid(&self) -> anyhow::Result<u32> {
+        let pid = self.plan.json(&["status"])?["pid"].as_u64().context("a pid")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    async fn deliver(&mut self) -> anyhow::Result<()> {
+        let mut smtp = Smtp::connect(self.plan.address(SMTP), None).await?;
+        let message = format!("From: <a@outside.test>\r\nTo: <{BOB}>\r\nSubject: {}\r\n\r\nText.\r\n", self.delivered);
+        ensure!(smtp.send("a@outside.test", &[BOB], message.as_bytes()).await?, "mail was deferred");
+        self.delivered += 1;
+        Ok(())
+    }
+
+    /// Everything that was acknowledged is there once, and the store is whole.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        let mut imap = Imap::connect(self.plan.address(IMAP), BOB, "demo").await?;
+        let mut found = 0;
+        imap.read_mailbox("INBOX", |_| {
+            found += 1;
+            Ok(())
+        })
+        .await?;
+        ensure!(found == self.delivered, "{found} messages, {} were acknowledged", self.delivered);
+        let pid = self.pid()?;
+        let (status, said) = self.plan.run(&["stop"])?;
+        ensure!(status.success(), "posthouse stop failed: {said}");
+        let until = Instant::now() + SETTLE_MAX;
+        while !is_gone(pid) {
+            ensure!(Instant::now() < until, "the node does not stop");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (status, said) = self.plan.run(&["check", "--store"])?;
+        ensure!(status.success(), "posthouse check --store failed:\n{said}");
+        Ok(())
+    }
+}
+
+fn print(table: &Table, sessions: usize) {
+    println!(
+        "{:<9} {:<27} {:<10} {:<24} {:<16} {:<10} kills",
+        "form", "phase", "killed", "answer", "serves then", "alive"
+    );
+    for ((in_place, phase, side), outcomes) in table {
+        let form = if *in_place { "in place" } else { "beside" };
+        let killed = match side {
+            Side::Old => "old",
+            Side::New if *in_place => "custodian",
+            Side::New => "new",
+        };
+        for (Outcome { answer, serves, alive }, count) in outcomes {
+            let (name, alive) = (PHASES[*phase].1, format!("{alive}/{sessions}"));
+            println!("{form:<9} {name:<27} {killed:<10} {answer:<24} {serves:<16} {alive:<10} {count}");
+        }
+    }
+}
+
+/// Every process of the system: its id and its parent's, unless it is a zombie.
+fn processes() -> Vec<(u32, u32)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let read = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        (state != "Z").then_some((pid, fields.next()?.parse().ok()?))
+    };
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(read).collect()
+}
+
+fn child_of(parent: u32) -> Option<u32> {
+    processes().into_iter().find(|(_, of)| *of == parent).map(|(pid, _)| pid)
+}
+
+fn is_gone(pid: u32) -> bool {
+    !processes().iter().any(|(there, _)| *there == pid)
+}
+
+/// The processes of the node on these data.
+fn processes_on(plan: &Plan) -> Vec<u32> {
+    let data = plan.data.to_string_lossy().into_owned();
+    let is_ours = |pid: &u32| {
+        let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split('\0').nth(1) == Some("demo") && words.contains(&data)
+    };
+    processes().into_iter().map(|(pid, _)| pid).filter(is_ours).collect()
+}
+
+/// Whether all that is left is one that keeps everything for the next start.
+fn only_custodian(plan: &Plan) -> bool {
+    let is_custodian = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|words| words.split(|octet| *octet == 0).any(|word| word.starts_with(b"POSTHOUSE_KEEP=")))
+    };
+    plan.data.join("custody.sock").exists() && processes_on(plan).iter().all(is_custodian)
+}
+
+fn kill(pid: u32) -> anyhow::Result<()> {
+    // One that has ended already is as dead as it gets.
+    std::process::Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .stderr(std::process::Stdio::null())
+        .status()?;
+    Ok(())
+}
