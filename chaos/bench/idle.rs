@@ -59,8 +59,8 @@ trait Subject {
     /// Its processes.
     fn processes(&self) -> anyhow::Result<Vec<u32>>;
 
-    /// Sessions that sleep at the moment.
-    fn asleep(&self) -> anyhow::Result<usize>;
+    /// Sessions that sleep at the moment, of so many that are open.
+    fn asleep(&self, open: usize) -> anyhow::Result<usize>;
 
     /// How many of so many sessions can sleep, half of which are in IDLE.
     fn sleepers(&self, sessions: usize) -> usize;
@@ -120,7 +120,8 @@ async fn measure(server: &impl Subject, arguments: &IdleArgs, sessions: usize) -
     let mut crowd = gather(&place, arguments.accounts, sessions, writers).await?;
     println!("{name}: {sessions} sessions, {:.1} s to connect", began.elapsed().as_secs_f64());
     tokio::time::sleep(SETTLE).await;
-    let asleep = server.asleep()?;
+    let open = sessions + arguments.accounts;
+    let asleep = server.asleep(open)?;
     Memory::of(server)?.print(name, "awake", before, sessions, asleep);
     // Those that are used now sleep later than the others, and are not used again.
     let count = arguments.answers.min(crowd.listening.len() / 2);
@@ -131,13 +132,13 @@ async fn measure(server: &impl Subject, arguments: &IdleArgs, sessions: usize) -
         return Ok(());
     }
     let until = Instant::now() + Duration::from_secs(arguments.sleep_after) + ASLEEP_MAX;
-    while server.asleep()? < sleepers {
-        ensure!(Instant::now() < until, "only {} of {sleepers} sessions sleep", server.asleep()?);
+    while server.asleep(open)? < sleepers {
+        ensure!(Instant::now() < until, "only {} of {sleepers} sessions sleep", server.asleep(open)?);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     tokio::time::sleep(SETTLE).await;
-    Memory::of(server)?.print(name, "asleep", before, sessions, server.asleep()?);
-    if sleepers == sessions + arguments.accounts {
+    Memory::of(server)?.print(name, "asleep", before, sessions, server.asleep(open)?);
+    if sleepers == open {
         time_answers(name, "asleep", &mut crowd.listening[count..2 * count]).await?;
     }
     time_notices(name, "asleep", &mut crowd, arguments.answers).await

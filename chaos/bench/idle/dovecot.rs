@@ -102,16 +102,8 @@ impl Subject for Dovecot {
     }
 
     /// Those that have no process of their own any more.
-    fn asleep(&self) -> anyhow::Result<usize> {
-        let sockets = |(pid, name): &(u32, String)| match name.as_str() {
-            "imap-hibernate" => fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| {
-                let is_socket = |link: &PathBuf| link.to_string_lossy().starts_with("socket:");
-                files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).filter(is_socket).count()
-            }),
-            _ => 0,
-        };
-        // Beside the clients it has a few sockets of its own.
-        Ok(children(self.master)?.iter().map(sockets).sum::<usize>().saturating_sub(OWN_SOCKETS))
+    fn asleep(&self, open: usize) -> anyhow::Result<usize> {
+        Ok(open.saturating_sub(children(self.master)?.iter().filter(|(_, name)| name == "imap").count()))
     }
 
     fn sleepers(&self, sessions: usize) -> usize {
@@ -122,5 +114,3 @@ impl Subject for Dovecot {
         if self.hibernates { "dovecot, hibernating" } else { "dovecot" }
     }
 }
-
-const OWN_SOCKETS: usize = 4;

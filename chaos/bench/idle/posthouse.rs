@@ -63,7 +63,7 @@ impl Subject for Posthouse {
         Ok(vec![self.pid])
     }
 
-    fn asleep(&self) -> anyhow::Result<usize> {
+    fn asleep(&self, _open: usize) -> anyhow::Result<usize> {
         let mut metrics = TcpStream::connect(self.plan.address(METRICS))?;
         metrics.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
