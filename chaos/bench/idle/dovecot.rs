@@ -38,10 +38,10 @@ impl Dovecot {
         fs::write(lab.join("dovecot.conf"), configuration(lab, (uid, gid), arguments, hibernates))?;
         let started = Command::new("dovecot").arg("-c").arg(lab.join("dovecot.conf")).status();
         ensure!(started.context("dovecot (package dovecot-imapd)")?.success(), "dovecot did not start");
-        let master = fs::read_to_string(lab.join("run/master.pid")).context("master.pid")?.trim().parse()?;
-        let server = Self { lab: lab.to_owned(), master, hibernates };
+        // It is written when the port is open, which is after the command has returned.
         wait_for_port(ADDRESS)?;
-        Ok(server)
+        let master = fs::read_to_string(lab.join("run/master.pid")).context("master.pid")?.trim().parse()?;
+        Ok(Self { lab: lab.to_owned(), master, hibernates })
     }
 }
 
