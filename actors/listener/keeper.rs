@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{ListenerArguments, ListenerMsg};
 use crate::notice::Sleepers;
+use crate::session::call::TURNS;
 use crate::session::home::{Asleep, Sleeper};
 use crate::session::parked::Packed;
 use crate::session::{Call, Calls, Home, Parked, ResumeError};
@@ -51,11 +52,12 @@ pub(super) async fn keep(arguments: ListenerArguments, listener: ActorRef<Listen
     let lodging = arguments.lodging.clone();
     let mut laid_down = lodging.laid_down().lock().await;
     let mut keeper = Keeper::new(arguments, listener);
+    keeper.on_call().await;
     loop {
         let deadline = keeper.deadlines.first().map(|(until, _)| *until);
         tokio::select! {
             biased;
-            () = keeper.calls.ended(), if !keeper.ended => keeper.end().await,
+            () = keeper.calls.changed(), if !keeper.ended => keeper.on_call().await,
             Some(sleeper) = laid_down.recv() => keeper.lay_down(sleeper).await,
             () = keeper.looking.changed() => {
                 let numbers = keeper.looking.take_changed();
@@ -134,6 +136,21 @@ impl Keeper {
         } else if watch.is_some_and(|(_, watch)| is_news(&watch)) {
             self.wake(number, Cause::Notice, Instant::now()).await;
         }
+    }
+
+    async fn on_call(&mut self) {
+        match self.calls.turn() {
+            Some(turn) => self.let_go(turn).await,
+            None if self.calls.is_ended() => self.end().await,
+            None => {}
+        }
+    }
+
+    /// The node drains: sleepers are woken in turns, since all at once would want the memory of all.
+    async fn let_go(&mut self, turn: u8) {
+        let beds = 0..u32::try_from(self.beds.len()).unwrap_or(u32::MAX);
+        let due = beds.filter(|number| number % u32::from(TURNS) < u32::from(turn)).collect();
+        self.wake_all(due, Cause::Leave).await;
     }
 
     /// The node wants no session here: each is parked as it is, or woken for its farewell.
@@ -220,7 +237,7 @@ impl Keeper {
 
     /// The listener may have waited for the last one.
     fn left(&self) {
-        if self.ended && self.arguments.lodging.guests() == 0 {
+        if self.calls.is_ended() && self.arguments.lodging.guests() == 0 {
             let _ = self.listener.cast(ListenerMsg::SleepersLeft);
         }
     }

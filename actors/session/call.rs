@@ -78,6 +78,14 @@ impl Calls {
         }
     }
 
+    /// Whose turn it is, in a node that drains.
+    pub fn turn(&self) -> Option<u8> {
+        match self.asked() {
+            Call::Drain(turn) => Some(turn),
+            _ => None,
+        }
+    }
+
     /// Whether the node wants no new session here any more.
     pub fn is_ended(&self) -> bool {
         self.asked() >= Call::Move

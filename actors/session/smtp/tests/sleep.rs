@@ -7,6 +7,7 @@ use posthouse_net::{LineStream, Transport};
 use super::*;
 use crate::listener::fixture::{Guest, Inn};
 use crate::session::Call;
+use crate::session::call::TURNS;
 
 /// A moment after which a session sleeps.
 const BRIEF: Span = Span::ms(5);
@@ -137,6 +138,26 @@ async fn a_node_that_leaves_waits_for_a_transaction_and_tells_the_others() {
     sending.until("250").await;
     assert!(sending.rest().await.starts_with("421 4.3.2"));
     inn.switch.vacated().await;
+    inn.ended().await;
+}
+
+#[tokio::test]
+async fn a_node_that_drains_wakes_its_sleepers_in_turns() {
+    let (inn, _fixture) = inn(Protocol::Smtp, |_| {}).await;
+    let mut guests = Vec::new();
+    for _ in 0..40 {
+        guests.push(greeted(&inn).await);
+    }
+    inn.asleep(40).await;
+    inn.switch.advance(Call::Drain(0));
+    for turn in 1..=TURNS {
+        inn.switch.advance(Call::Drain(turn));
+        inn.asleep(40 - 2 * usize::from(turn)).await;
+    }
+    for guest in &mut guests {
+        assert!(guest.rest().await.starts_with("421 4.3.2"));
+    }
+    inn.switch.advance(Call::Leave);
     inn.ended().await;
 }
 
