@@ -274,6 +274,7 @@ async fn refuse(factory: &dyn SessionFactory, transport: Transport, refusal: Ref
 
 #[cfg(test)]
 mod tests {
+    use super::fixture::Idle;
     use super::*;
     use crate::session::{self, Call, Session, Switch};
     use futures_util::FutureExt as _;
@@ -329,19 +330,6 @@ mod tests {
 
         fn refusal(&self, why: Refusal) -> Vec<u8> {
             why.reason().as_bytes().to_vec()
-        }
-    }
-
-    /// A supervisor that lets things be.
-    struct Idle;
-
-    impl Actor for Idle {
-        type Msg = ListenerMsg;
-        type State = ();
-        type Arguments = ();
-
-        async fn pre_start(&self, _: ActorRef<ListenerMsg>, _: ()) -> Result<(), ActorProcessingErr> {
-            Ok(())
         }
     }
 
