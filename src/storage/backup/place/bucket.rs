@@ -2,7 +2,8 @@
 //!
 //! No list of a service's unfinished uploads is to be had through the library, and what lies in them is paid for. So each
 //! upload has a mark beside the objects, from before its first part until it is complete or given back; what a process
-//! that was killed left behind is given back by the next one.
+//! that was killed left behind is given back by the next one. Only an upload without a part, which holds nothing, can be
+//! left without a mark: by a service that dies between the two requests.
 
 use std::ops::Range;
 use std::sync::Arc;
