@@ -423,6 +423,8 @@ impl Records {
         }
         self.flags.rx_closed = true;
         (self.input, self.opened, self.plain) = (Vec::new(), 0, 0..0);
+        // It may be longer than what waits for its rest, and nothing comes any more.
+        self.fragment = Vec::new();
         io::Error::new(io::ErrorKind::ConnectionAborted, format!("TLS {alert:?}: {reason}"))
     }
 

@@ -68,6 +68,9 @@ fn check_refused(ours: &mut Records, theirs: &mut Records, octets: &[u8], alert:
     let error = read.error.expect("refused");
     assert!(error.contains(&format!("{alert:?}")), "{error}");
     assert!(alert_of(ours, theirs).contains(&format!("{alert:?}")));
+    // It moves as any other does.
+    let spare = pair(ours.suite()).0;
+    *ours = hop(std::mem::replace(ours, spare));
     assert!(ours.is_rx_closed());
     assert_eq!(ours.write(b"x").expect_err("closed").kind(), io::ErrorKind::BrokenPipe);
     assert!(output(ours).is_empty(), "nothing follows a fatal alert");
@@ -167,6 +170,7 @@ fn a_key_update_may_come_in_parts_but_ends_its_record() {
             (vec![&[1, 0, 0, 1][..]], Alert::UnexpectedMessage),
             (vec![&[][..]], Alert::UnexpectedMessage),
             (vec![&[24, 0][..], &[0, 1, 0, 0][..]], Alert::UnexpectedMessage),
+            (vec![&[22, 0, 0, 1, 0][..]], Alert::UnexpectedMessage),
         ] {
             let (mut ours, mut theirs) = pair(suite);
             let octets: Vec<u8> =
