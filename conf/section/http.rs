@@ -10,8 +10,11 @@ use crate::unit::{Size, Span};
 pub struct Http {
     /// HTTP connections open at once; further ones wait in the kernel.
     pub connections_max: usize,
-    /// Longest wait for a request, its header included; an idle connection is closed after it too.
+    /// Longest wait for a request, its header included; an idle connection is closed after it too, one of HTTP/2 when its client
+    /// leaves a ping unanswered for it.
     pub request_timeout: Span,
+    /// Requests at once on one connection of HTTP/2 (RFC 9113 §5.1.2).
+    pub streams_max: u32,
     /// Longest life of a connection, so that no client reads its answer for ever.
     pub connection_timeout: Span,
     /// Octets of a request header.
@@ -23,6 +26,7 @@ impl Default for Http {
         Self {
             connections_max: 256,
             request_timeout: Span::secs(30),
+            streams_max: 16,
             connection_timeout: Span::mins(10),
             header_max: Size::kib(16),
         }

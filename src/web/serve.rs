@@ -1,15 +1,22 @@
-//! Serves HTTP/1.1 on connections that others accepted, each within its bounds.
+//! Serves HTTP/1.1 and HTTP/2 on connections that others accepted, each within its bounds.
+//!
+//! Without TLS nobody negotiates a version: a client of HTTP/2 begins with a preface that no request of HTTP/1 can begin with
+//! (RFC 9113 §3.3, §3.4).
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::{Request, header};
 use axum::serve::Listener;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use posthouse_conf::Http;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -26,6 +33,8 @@ pub enum Served {
 
 /// Least that hyper accepts as its buffer.
 const BUFFER_MIN: usize = 8192;
+/// What a client of HTTP/2 says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Accepts until `shutdown` turns true or its sender goes, then lets each connection finish the answer it is at.
 pub async fn serve<L: Listener>(mut listener: L, router: Router, settings: Http, shutdown: watch::Receiver<bool>) {
@@ -58,25 +67,99 @@ pub async fn serve_connection<I>(io: I, router: Router, settings: &Http, mut shu
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let work = async {
+        let (mut reader, writer) = tokio::io::split(io);
+        let begun = tokio::select! {
+            biased;
+            begun = timeout(settings.request_timeout.get(), beginning(&mut reader)) => begun,
+            _ = shutdown.wait_for(|stop| *stop) => return Served::Done,
+        };
+        let Ok(Ok(begun)) = begun else { return Served::Broken };
+        let is_http2 = begun == PREFACE;
+        let io = TokioIo::new(tokio::io::join(Cursor::new(begun).chain(reader), writer));
+        let ended = match is_http2 {
+            true => serve_http2(io, router, settings, shutdown).await,
+            false => serve_http1(io, router, settings, shutdown).await,
+        };
+        if ended.is_ok() { Served::Done } else { Served::Broken }
+    };
+    timeout(settings.connection_timeout.get(), work).await.unwrap_or(Served::TooLong)
+}
+
+/// Reads until it is clear which version the client speaks.
+async fn beginning(reader: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let mut begun = Vec::with_capacity(PREFACE.len());
+    while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
+        let missing = u64::try_from(PREFACE.len() - begun.len()).unwrap_or(0);
+        if (&mut *reader).take(missing).read_buf(&mut begun).await? == 0 {
+            break;
+        }
+    }
+    Ok(begun)
+}
+
+async fn serve_http1<I>(
+    io: I,
+    router: Router,
+    settings: &Http,
+    mut shutdown: watch::Receiver<bool>,
+) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.request_timeout.get())
         .max_buf_size(settings.header_max.len().max(BUFFER_MIN))
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+        .serve_connection(io, TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
-    let work = async {
-        tokio::select! {
-            result = connection.as_mut() => return result,
-            _ = shutdown.wait_for(|stop| *stop) => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        connection.await
-    };
-    match timeout(settings.connection_timeout.get(), work).await {
-        Ok(Ok(())) => Served::Done,
-        Ok(Err(_)) => Served::Broken,
-        Err(_) => Served::TooLong,
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        _ = shutdown.wait_for(|stop| *stop) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+async fn serve_http2<I>(
+    io: I,
+    router: Router,
+    settings: &Http,
+    mut shutdown: watch::Receiver<bool>,
+) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let (router, leaves) = (TowerToHyperService::new(router), Arc::new(Notify::new()));
+    let noticed = Arc::clone(&leaves);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (answer, leaves) = (router.call(request), Arc::clone(&noticed));
+        async move {
+            let answer = answer.await?;
+            // What HTTP/1 says in a field, GOAWAY says here (RFC 9113 §8.2.2).
+            if answer.headers().get(header::CONNECTION).is_some_and(|said| said == "close") {
+                leaves.notify_one();
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(settings.request_timeout.get())
+        .keep_alive_timeout(settings.request_timeout.get())
+        .max_concurrent_streams(settings.streams_max)
+        .max_header_list_size(u32::try_from(settings.header_max.len()).unwrap_or(u32::MAX))
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        () = leaves.notified() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    // A client may be gone as soon as it has heard GOAWAY, whatever is still to be said.
+    let _ = connection.await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -84,6 +167,7 @@ mod tests {
     use super::*;
     use crate::health::{Health, Readiness};
     use crate::router::router;
+    use axum::body::Body;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn waiting(parts: &[&str]) -> Arc<dyn Health> {
@@ -130,11 +214,59 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_ends_its_header_is_closed() {
+        for begun in ["", "PRI * HT", "GET / HTTP/1.1\r\nHost: "] {
+            let (mut client, served, _stop) = start(waiting(&[]));
+            let began = tokio::time::Instant::now();
+            client.write_all(begun.as_bytes()).await.expect("a write");
+            let _ = served.await.expect("no panic");
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).await.expect("the end");
+            assert_eq!(began.elapsed().as_secs(), Http::default().request_timeout.get().as_secs(), "{begun:?}");
+        }
+    }
+
+    type Http2 = hyper::client::conn::http2::SendRequest<Body>;
+
+    /// A client of HTTP/2, and what its connection came to.
+    async fn http2(io: DuplexStream) -> (Http2, tokio::task::JoinHandle<hyper::Result<()>>) {
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("a handshake");
+        (sender, tokio::spawn(connection))
+    }
+
+    async fn ask(client: &mut Http2, path: &str) -> hyper::Result<axum::http::Response<Incoming>> {
+        let request = Request::get(format!("http://localhost{path}")).body(Body::empty()).expect("a request");
+        client.send_request(request).await
+    }
+
+    #[tokio::test]
+    async fn http2_answers_too_and_shutdown_says_goaway() {
+        let (io, served, stop) = start(waiting(&[]));
+        let (mut client, connection) = http2(io).await;
+        let answer = ask(&mut client, "/health/ready").await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, axum::http::Version::HTTP_2));
+        stop.send(true).expect("a receiver");
+        // After GOAWAY the connection ends, and without an error.
+        connection.await.expect("no panic").expect("a clean end");
+        assert_eq!(served.await.expect("no panic"), Served::Done);
+        assert!(ask(&mut client, "/health/ready").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn http2_is_left_by_a_node_that_is_not_ready() {
+        let (io, served, _stop) = start(waiting(&["the end of the drain"]));
+        let (mut client, connection) = http2(io).await;
+        assert_eq!(ask(&mut client, "/health/ready").await.expect("an answer").status().as_u16(), 503);
+        connection.await.expect("no panic").expect("a clean end");
+        assert_eq!(served.await.expect("no panic"), Served::Done);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_without_an_answer_to_a_ping_is_closed() {
         let (mut client, served, _stop) = start(waiting(&[]));
-        client.write_all(b"GET / HTTP/1.1\r\nHost: ").await.expect("a write");
-        let _ = served.await.expect("no panic");
-        let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.expect("the end");
+        // The preface, and settings with nothing in them (RFC 9113 §6.5).
+        client.write_all(&[PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat()).await.expect("a write");
+        assert_eq!(served.await.expect("no panic"), Served::Broken);
     }
 
     #[tokio::test(start_paused = true)]
