@@ -1,4 +1,4 @@
-//! Just enough SMTP and IMAP to load a server and to read it out; what is unexpected is an error with the line in it.
+//! Just enough SMTP, IMAP and POP3 to load a server and to read it out; what is unexpected is an error with the line in it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,16 +13,42 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// The connection is gone, which a killed server excuses, and no wrong answer.
+#[derive(Debug)]
+struct Gone(String);
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the connection ended{}", self.0)
+    }
+}
+
+impl std::error::Error for Gone {}
+
+/// Whether an exchange failed because the connection ended.
+pub fn is_gone(error: &anyhow::Error) -> bool {
+    error.is::<Gone>() || error.is::<std::io::Error>()
+}
+
 struct Lines {
     stream: BufReader<Transport>,
 }
 
 impl Lines {
+    /// With a file of roots under TLS from the first octet (RFC 8314 §3).
+    async fn connect(address: SocketAddr, roots: Option<&Path>) -> anyhow::Result<Self> {
+        let mut transport = posthouse_net::connect::connect(address, CONNECT_MAX).await?;
+        if let Some(roots) = roots {
+            transport = Connector::verified_by(roots)?.connect(transport, "localhost", CONNECT_MAX).await?;
+        }
+        Ok(Self { stream: BufReader::new(transport) })
+    }
+
     async fn read(&mut self) -> anyhow::Result<String> {
         let mut line = Vec::new();
         let read = tokio::time::timeout(ANSWER_MAX, self.stream.read_until(b'\n', &mut line)).await;
         let octets = read.context("no answer in time")??;
-        ensure!(octets > 0 && line.ends_with(b"\n"), "the connection ended");
+        ensure!(octets > 0 && line.ends_with(b"\n"), Gone(String::new()));
         Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
@@ -45,14 +71,9 @@ pub struct Login<'a> {
 }
 
 impl Smtp {
-    /// Connects and greets; with a login under TLS from the first octet (RFC 8314 §3.3).
+    /// Connects and greets; with a login under TLS.
     pub async fn connect(address: SocketAddr, login: Option<Login<'_>>) -> anyhow::Result<Self> {
-        let mut transport = posthouse_net::connect::connect(address, CONNECT_MAX).await?;
-        if let Some(login) = &login {
-            let connector = Connector::verified_by(login.roots)?;
-            transport = connector.connect(transport, "localhost", CONNECT_MAX).await?;
-        }
-        let mut session = Self { lines: Lines { stream: BufReader::new(transport) } };
+        let mut session = Self { lines: Lines::connect(address, login.as_ref().map(|login| login.roots)).await? };
         session.expect("", 220).await?;
         session.expect("EHLO chaos.test\r\n", 250).await?;
         if let Some(login) = login {
@@ -75,16 +96,29 @@ impl Smtp {
 
     async fn expect(&mut self, command: &str, wanted: u16) -> anyhow::Result<()> {
         let (code, line) = self.command(command).await?;
+        // RFC 5321 §3.8: with 421 the server closes.
+        ensure!(code != 421 || wanted == 421, Gone(format!(", {} was answered {line}", command.trim_end())));
         ensure!(code == wanted, "{} was answered {line}", command.trim_end());
         Ok(())
     }
 
     /// One message. `Ok(true)` only after the 250 that takes it over; `Ok(false)` when it was refused as temporary.
     pub async fn send(&mut self, from: &str, recipients: &[&str], message: &[u8]) -> anyhow::Result<bool> {
+        self.begin(from, recipients).await?;
+        self.finish(message).await
+    }
+
+    /// The envelope of a message.
+    pub async fn begin(&mut self, from: &str, recipients: &[&str]) -> anyhow::Result<()> {
         self.expect(&format!("MAIL FROM:<{from}>\r\n"), 250).await?;
         for recipient in recipients {
             self.expect(&format!("RCPT TO:<{recipient}>\r\n"), 250).await?;
         }
+        Ok(())
+    }
+
+    /// The message of an envelope.
+    pub async fn finish(&mut self, message: &[u8]) -> anyhow::Result<bool> {
         self.expect("DATA\r\n", 354).await?;
         // The workload writes no line that begins with a dot, so that nothing has to be doubled.
         self.lines.write(message).await?;
@@ -110,18 +144,26 @@ struct Answer {
 }
 
 impl Imap {
-    pub async fn connect(address: SocketAddr, user: &str, password: &str) -> anyhow::Result<Self> {
-        let transport = posthouse_net::connect::connect(address, CONNECT_MAX).await?;
-        let mut session = Self { lines: Lines { stream: BufReader::new(transport) }, commands: 0 };
+    /// Connects and logs in, with a file of roots under TLS.
+    pub async fn connect(
+        address: SocketAddr,
+        roots: Option<&Path>,
+        (user, password): (&str, &str),
+    ) -> anyhow::Result<Self> {
+        let mut session = Self { lines: Lines::connect(address, roots).await?, commands: 0 };
         let greeting = session.lines.read().await?;
         ensure!(greeting.starts_with("* OK"), "greeted with {greeting}");
         session.command(&format!("LOGIN {user} {password}")).await?;
         Ok(session)
     }
 
-    /// Whether the session still answers.
-    pub async fn is_alive(&mut self) -> bool {
-        self.command("NOOP").await.is_ok()
+    pub async fn examine(&mut self, mailbox: &str) -> anyhow::Result<()> {
+        self.command(&format!("EXAMINE {mailbox}")).await.map(drop)
+    }
+
+    /// Asks for what only a session with a mailbox selected may (RFC 9051 §6.4.1).
+    pub async fn check(&mut self) -> anyhow::Result<()> {
+        self.command("UID SEARCH UID 1").await.map(drop)
     }
 
     async fn command(&mut self, command: &str) -> anyhow::Result<Vec<Answer>> {
@@ -182,6 +224,30 @@ impl Imap {
         }
         ensure!(seen == exists, "{mailbox} has {exists} messages and yielded {seen}");
         Ok(())
+    }
+}
+
+/// A POP3 session under TLS.
+pub struct Pop3 {
+    lines: Lines,
+}
+
+impl Pop3 {
+    pub async fn connect(address: SocketAddr, roots: &Path, (user, password): (&str, &str)) -> anyhow::Result<Self> {
+        let mut session = Self { lines: Lines::connect(address, Some(roots)).await? };
+        let greeting = session.lines.read().await?;
+        ensure!(greeting.starts_with("+OK"), "greeted with {greeting}");
+        session.command(&format!("USER {user}")).await?;
+        session.command(&format!("PASS {password}")).await?;
+        Ok(session)
+    }
+
+    /// The text after `+OK` of a command with an answer of one line (RFC 1939 §3).
+    pub async fn command(&mut self, command: &str) -> anyhow::Result<String> {
+        self.lines.write(format!("{command}\r\n").as_bytes()).await?;
+        let line = self.lines.read().await?;
+        let text = line.strip_prefix("+OK").with_context(|| format!("{command} was answered {line}"))?;
+        Ok(text.trim_start().to_owned())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The built program as a scenario sees it: a process with ports, started, killed and stopped.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -61,6 +61,15 @@ impl Plan {
         let output = command.args(arguments).arg("--json").arg("--data").arg(&self.data).output()?;
         ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    pub fn make_account(&self, address: &str, password: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["account", "create", address, "--password-stdin", "--data"]).arg(&self.data);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        writeln!(child.stdin.take().context("a pipe")?, "{password}")?;
+        ensure!(child.wait()?.success(), "{address} was not made");
+        Ok(())
     }
 }
 

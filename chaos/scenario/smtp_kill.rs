@@ -159,7 +159,7 @@ pub(super) async fn settle(load: &Load, sink: &Sink) -> anyhow::Result<Settled> 
 async fn read_accounts(load: &Load) -> anyhow::Result<HashMap<String, usize>> {
     let mut found = HashMap::new();
     for account in ACCOUNTS {
-        let mut imap = Imap::connect(load.plan.address(IMAP), account, PASSWORD).await?;
+        let mut imap = Imap::connect(load.plan.address(IMAP), None, (account, PASSWORD)).await?;
         for mailbox in imap.mailboxes().await? {
             imap.read_mailbox(&mailbox, |message| {
                 let name = workload::verify(message).map_err(|reason| {

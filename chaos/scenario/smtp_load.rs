@@ -20,7 +20,7 @@ pub const ACCOUNTS: [&str; 3] = ["alice@demo.test", "bob@demo.test", "admin@demo
 pub const PASSWORD: &str = "demo";
 pub const REMOTE_DOMAIN: &str = "remote.test";
 /// `\0alice@demo.test\0demo` in base64 (RFC 4616 §2).
-const ALICE_PLAIN: &str = "AGFsaWNlQGRlbW8udGVzdABkZW1v";
+pub const ALICE_PLAIN: &str = "AGFsaWNlQGRlbW8udGVzdABkZW1v";
 const SMTP: u16 = 2525;
 const SUBMISSIONS: u16 = 2465;
 /// Before a lost connection is made anew.

@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 
 use super::smtp_kill::{settle, start_sessions};
-use super::smtp_load::Load;
+use super::smtp_load::{Load, PASSWORD};
 use crate::client::Smtp;
 use crate::server::{Plan, free_port_offset, program};
 use crate::sink::Sink;
@@ -155,7 +155,7 @@ async fn start_clients(
 }
 
 async fn start_programs(folder: &Path, plan: &Plan) -> anyhow::Result<Clients> {
-    make_account(plan, READER).await?;
+    plan.make_account(READER, PASSWORD)?;
     let home = folder.join("programs");
     std::fs::create_dir(&home)?;
     let asked = ["--folder".to_owned(), home.to_string_lossy().into_owned()];
@@ -237,25 +237,22 @@ async fn upgrade_often(
     Ok(tally)
 }
 
-async fn make_maildrops(plan: &Plan, count: u32) -> anyhow::Result<()> {
+/// The account of a POP3 session.
+pub fn maildrop(number: u32) -> String {
+    format!("pop{number}@demo.test")
+}
+
+/// So many of them, with two messages in each.
+pub async fn make_maildrops(plan: &Plan, count: u32) -> anyhow::Result<()> {
     for number in 0..count {
-        let address = format!("pop{number}@demo.test");
-        make_account(plan, &address).await?;
+        let address = maildrop(number);
+        plan.make_account(&address, PASSWORD)?;
         let message = format!("From: <load@outside.test>\r\nTo: <{address}>\r\nSubject: a maildrop\r\n\r\nText.\r\n");
         let mut smtp = Smtp::connect(plan.address(SMTP), None).await?;
         for _ in 0..2 {
             ensure!(smtp.send("load@outside.test", &[&address], message.as_bytes()).await?, "{address} got no mail");
         }
     }
-    Ok(())
-}
-
-async fn make_account(plan: &Plan, address: &str) -> anyhow::Result<()> {
-    let mut command = tokio::process::Command::new(&plan.program);
-    command.args(["account", "create", address, "--password-stdin", "--data"]).arg(&plan.data);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    child.stdin.take().context("a pipe")?.write_all(b"demo\n").await?;
-    ensure!(child.wait().await?.success(), "{address} was not made");
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! Kill -9 of either side in each phase of an upgrade, and what its clients saw: a table.
 //!
 //! The node itself tells its phases, to whoever asks for the upgrade; the kill follows the word at once, or a drawn moment later,
-//! which falls anywhere in the phase. What must hold: a session either goes on or is closed, and is never doubled; whoever is
+//! which falls anywhere in the phase. What must hold: a session either goes on, with what it had begun, or is closed; whoever is
 //! left serves, or nobody does and the next start finds all mail; new connections work then.
+
+mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,17 +17,20 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
+use super::smtp_load::PASSWORD;
+use super::upgrade::make_maildrops;
 use crate::client::{Imap, Smtp};
 use crate::server::{Plan, Server, free_port_offset, program};
+use session::{BOB, KINDS, Session};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Kills of each side in each phase.
     #[arg(long, default_value_t = 5)]
     kills: u32,
-    /// Sessions that are there.
-    #[arg(long, default_value_t = 20)]
-    sessions: usize,
+    /// Sessions of each of four kinds.
+    #[arg(long, default_value_t = 5)]
+    sessions: u32,
     /// One kill of each kind, for CI.
     #[arg(long)]
     short: bool,
@@ -39,7 +44,9 @@ pub struct Args {
 
 const SMTP: u16 = 2525;
 const IMAP: u16 = 2143;
-const BOB: &str = "bob@demo.test";
+/// What a POP3 session that is gone may hold its maildrop.
+const LOCK_LEASE: &str = "5s";
+const RETRY: Duration = Duration::from_millis(500);
 /// The longest that a phase lasts here; a kill falls at its beginning or within this time.
 const WITHIN: Duration = Duration::from_millis(60);
 /// How long the survivor may take until it answers.
@@ -62,15 +69,17 @@ enum Side {
     New,
 }
 
+/// One place of the table.
+type Cell = (bool, usize, Side);
+
 /// What one kill came to.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Outcome {
     answer: String,
     serves: &'static str,
-    alive: usize,
+    /// Sessions of each kind that went on.
+    alive: [u32; KINDS.len()],
 }
-
-type Table = BTreeMap<(bool, usize, Side), BTreeMap<Outcome, u32>>;
 
 pub async fn run(arguments: &Args) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
@@ -81,28 +90,28 @@ pub async fn run(arguments: &Args) -> anyhow::Result<()> {
         program: program(arguments.posthouse.as_ref())?,
         data: folder.path().join("data"),
         port_offset: free_port_offset()?,
-        environment: Vec::new(),
+        environment: vec![("POSTHOUSE_POP3__LOCK_LEASE".to_owned(), LOCK_LEASE.to_owned())],
     };
-    let mut site =
-        Site { server: Some(start(&plan)?), clients: Vec::new(), sessions: arguments.sessions, plan, delivered: 0 };
+    let mut site = Site { server: Some(start(&plan)?), clients: Vec::new(), arguments, plan, delivered: 0 };
+    make_maildrops(&site.plan, arguments.sessions).await?;
     let mut random = StdRng::seed_from_u64(seed);
-    let mut table = Table::new();
+    print_head(arguments.sessions);
     for in_place in [false, true] {
         for (phase, (_, phase_name)) in PHASES.iter().enumerate() {
-            for (side, number) in
-                [Side::New, Side::Old].into_iter().flat_map(|side| (0..kills).map(move |number| (side, number)))
-            {
-                // The first at the very beginning, the others anywhere.
-                let wait = if number == 0 { Duration::ZERO } else { WITHIN.mul_f64(random.random_range(0.0..1.0)) };
-                let outcome = site.kill((in_place, phase, side), wait).await;
-                let words = || format!("seed {seed}, in place {in_place}, {phase_name}, {side:?}");
-                *table.entry((in_place, phase, side)).or_default().entry(outcome.with_context(words)?).or_default() +=
-                    1;
+            for side in [Side::New, Side::Old] {
+                let mut outcomes = BTreeMap::new();
+                for number in 0..kills {
+                    // The first at the very beginning, the others anywhere.
+                    let wait = if number == 0 { Duration::ZERO } else { WITHIN.mul_f64(random.random_range(0.0..1.0)) };
+                    let outcome = site.kill((in_place, phase, side), wait).await;
+                    let words = || format!("seed {seed}, in place {in_place}, {phase_name}, {side:?}");
+                    *outcomes.entry(outcome.with_context(words)?).or_default() += 1;
+                }
+                print((in_place, phase, side), &outcomes);
             }
         }
     }
     site.check().await.with_context(|| format!("seed {seed}"))?;
-    print(&table, arguments.sessions);
     println!(
         "upgrade-kill: {} messages acknowledged, each there once; the store is whole; seed {seed}",
         site.delivered
@@ -116,40 +125,59 @@ fn start(plan: &Plan) -> anyhow::Result<Server> {
     Ok(server)
 }
 
-struct Site {
+struct Site<'a> {
     plan: Plan,
     server: Option<Server>,
-    clients: Vec<Imap>,
-    sessions: usize,
+    arguments: &'a Args,
+    clients: Vec<Session>,
     /// Messages that were acknowledged.
     delivered: usize,
 }
 
-impl Site {
+impl Site<'_> {
     /// One upgrade that is broken off, and what is left of it.
-    async fn kill(&mut self, (in_place, phase, side): (bool, usize, Side), wait: Duration) -> anyhow::Result<Outcome> {
-        while self.clients.len() < self.sessions {
-            self.clients.push(Imap::connect(self.plan.address(IMAP), BOB, "demo").await?);
-        }
+    async fn kill(&mut self, cell: Cell, wait: Duration) -> anyhow::Result<Outcome> {
+        self.gather().await?;
         self.deliver().await?;
         let old = self.pid()?;
-        let answer = self.upgrade_and_kill((in_place, phase, side), old, wait).await?;
+        let answer = self.upgrade_and_kill(cell, old, wait).await?;
         let serves = self.settle(old).await?;
-        let mut alive = Vec::new();
+        let mut alive = [0; KINDS.len()];
         for mut client in std::mem::take(&mut self.clients) {
-            if client.is_alive().await {
-                alive.push(client);
+            if client.goes_on(&mut self.delivered).await? {
+                alive[client.place.0] += 1;
+                self.clients.push(client);
             }
         }
-        let outcome = Outcome { answer, serves, alive: alive.len() };
-        self.clients = alive;
         self.deliver().await?;
-        Ok(outcome)
+        Ok(Outcome { answer, serves, alive })
+    }
+
+    /// Begins the sessions that are missing.
+    async fn gather(&mut self) -> anyhow::Result<()> {
+        for place in (0..KINDS.len()).flat_map(|kind| (0..self.arguments.sessions).map(move |number| (kind, number))) {
+            if self.clients.iter().any(|client| client.place == place) {
+                continue;
+            }
+            // The lock of a POP3 session that is gone holds for its lease.
+            let until = Instant::now() + SETTLE_MAX;
+            let session = loop {
+                match Session::begin(&self.plan, place).await {
+                    Ok(session) => break session,
+                    Err(error) if error.to_string().contains("[IN-USE]") && Instant::now() < until => {
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            self.clients.push(session);
+        }
+        Ok(())
     }
 
     async fn upgrade_and_kill(
         &self,
-        (in_place, phase, side): (bool, usize, Side),
+        (in_place, phase, side): Cell,
         old: u32,
         wait: Duration,
     ) -> anyhow::Result<String> {
@@ -220,7 +248,7 @@ impl Site {
 
     /// Everything that was acknowledged is there once, and the store is whole.
     async fn check(&mut self) -> anyhow::Result<()> {
-        let mut imap = Imap::connect(self.plan.address(IMAP), BOB, "demo").await?;
+        let mut imap = Imap::connect(self.plan.address(IMAP), None, (BOB, PASSWORD)).await?;
         let mut found = 0;
         imap.read_mailbox("INBOX", |_| {
             found += 1;
@@ -242,22 +270,24 @@ impl Site {
     }
 }
 
-fn print(table: &Table, sessions: usize) {
+fn print_head(sessions: u32) {
+    let kinds = KINDS.map(|(_, name)| name).join(" ");
     println!(
-        "{:<9} {:<27} {:<10} {:<24} {:<16} {:<10} kills",
-        "form", "phase", "killed", "answer", "serves then", "alive"
+        "{:<9} {:<27} {:<10} {:<24} {:<16} {:>5}  sessions that went on, of {sessions} each: {kinds}",
+        "form", "phase", "killed", "answer", "serves then", "kills"
     );
-    for ((in_place, phase, side), outcomes) in table {
-        let form = if *in_place { "in place" } else { "beside" };
-        let killed = match side {
-            Side::Old => "old",
-            Side::New if *in_place => "custodian",
-            Side::New => "new",
-        };
-        for (Outcome { answer, serves, alive }, count) in outcomes {
-            let (name, alive) = (PHASES[*phase].1, format!("{alive}/{sessions}"));
-            println!("{form:<9} {name:<27} {killed:<10} {answer:<24} {serves:<16} {alive:<10} {count}");
-        }
+}
+
+fn print((in_place, phase, side): Cell, outcomes: &BTreeMap<Outcome, u32>) {
+    let form = if in_place { "in place" } else { "beside" };
+    let killed = match side {
+        Side::Old => "old",
+        Side::New if in_place => "custodian",
+        Side::New => "new",
+    };
+    for (Outcome { answer, serves, alive }, count) in outcomes {
+        let alive = alive.map(|count| count.to_string()).join(" ");
+        println!("{form:<9} {:<27} {killed:<10} {answer:<24} {serves:<16} {count:>5}  {alive}", PHASES[phase].1);
     }
 }
 
