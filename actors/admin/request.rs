@@ -257,6 +257,9 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     pub listeners: Vec<ListenerView>,
     pub connections: usize,
+    /// Connections whose sessions sleep.
+    #[serde(default)]
+    pub asleep: usize,
     pub active_mailboxes: usize,
     pub queued_messages: u64,
     pub spooled_messages: u64,

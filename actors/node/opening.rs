@@ -159,12 +159,14 @@ fn factory(services: &Arc<Services>, protocol: Protocol, spool: &Spool, filters:
 
 async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door: Door) -> Result<(), StartError> {
     let (protocol, address) = (door.factory.protocol().as_str(), door.socket.local_addr().to_string());
+    let lodging = Lodging::open()?;
+    services.count_in(lodging.clone());
     let arguments = ListenerArguments {
         arrivals: Arc::new(Mutex::new(services.arrivals.open(door.factory.clone()))),
         socket: door.socket,
         admission: services.admission.clone(),
         factory: door.factory,
-        lodging: Lodging::open()?,
+        lodging,
         notices: services.mailboxes.notices().clone(),
         calls: services.switch.calls(),
         supervise: services.settings.supervise.clone(),

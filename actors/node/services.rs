@@ -27,6 +27,7 @@ use crate::mailbox::Mailboxes;
 use crate::notice::Notices;
 use crate::queue::Queues;
 use crate::session::Switch;
+use crate::session::home::Lodging;
 
 /// The handles that the composition of a node and its administrator's commands use; no session gets this.
 pub struct Services {
@@ -58,6 +59,8 @@ pub struct Services {
     /// Turns true when nothing is left to watch.
     pub(super) closing: watch::Sender<bool>,
     listeners: Mutex<Vec<ListenerView>>,
+    /// Of each listener, the places of its sessions.
+    lodgings: Mutex<Vec<Lodging>>,
     started_at: Instant,
 }
 
@@ -102,6 +105,7 @@ pub(super) async fn start(
         queues: OnceLock::new(),
         closing: watch::Sender::new(false),
         listeners: Mutex::default(),
+        lodgings: Mutex::default(),
         started_at: Instant::now(),
     })
 }
@@ -110,6 +114,15 @@ impl Services {
     /// The queues, where mail is being sent.
     pub(crate) fn queues(&self) -> Result<&Queues, String> {
         self.queues.get().ok_or_else(|| "no node is running: mail is sent by a running node only".to_owned())
+    }
+
+    /// Counts the sessions of a listener for `status`.
+    pub(super) fn count_in(&self, lodging: Lodging) {
+        self.lodgings.lock().unwrap_or_else(PoisonError::into_inner).push(lodging);
+    }
+
+    fn asleep(&self) -> usize {
+        self.lodgings.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Lodging::asleep).sum()
     }
 
     /// Notes an open address for `status`.
@@ -146,6 +159,7 @@ impl Services {
             uptime_seconds: self.started_at.elapsed().as_secs(),
             listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             connections: self.admission.connections_open(),
+            asleep: self.asleep(),
             active_mailboxes: self.mailboxes.active(),
             queued_messages: counts.queue_messages,
             spooled_messages: counts.spool_messages,

@@ -21,7 +21,7 @@ fn text(status: &StatusView) -> String {
     let mut lines = vec![
         format!("{} (posthouse {}, pid {})", status.hostname, status.version, status.pid),
         format!("state        {state}, up {}", stretch(status.uptime_seconds)),
-        format!("connections  {}", status.connections),
+        format!("connections  {}, {} of them asleep", status.connections, status.asleep),
         format!("mailboxes    {} active", status.active_mailboxes),
         format!("queue        {} waiting, {} being handed on", status.queued_messages, status.spooled_messages),
     ];

@@ -77,7 +77,8 @@ fn sessions_of_every_protocol_sleep_and_wake_and_are_told_of_the_end() {
     let mut demo = demo();
     let mut sessions = Sessions::begin(&demo);
     asleep(&demo, 5);
-    assert_eq!(demo.json(&["status"])["connections"], 5, "they count as connections");
+    let status = demo.json(&["status"]);
+    assert_eq!((&status["connections"], &status["asleep"]), (&5.into(), &5.into()), "they count as connections");
     sessions.go_on();
     // In the middle of a transaction the end would wait for it.
     sessions.submission.expect("RSET", 250);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
@@ -14,6 +15,7 @@ use super::{IdleArgs, Subject};
 use crate::bench::postfix::{ids, lay_certificate, wait_for_port};
 
 const ADDRESS: &str = "127.0.0.77:2993";
+const START_MAX: Duration = Duration::from_secs(20);
 
 pub struct Dovecot {
     lab: PathBuf,
@@ -38,10 +40,23 @@ impl Dovecot {
         fs::write(lab.join("dovecot.conf"), configuration(lab, (uid, gid), arguments, hibernates))?;
         let started = Command::new("dovecot").arg("-c").arg(lab.join("dovecot.conf")).status();
         ensure!(started.context("dovecot (package dovecot-imapd)")?.success(), "dovecot did not start");
-        // It is written when the port is open, which is after the command has returned.
+        let mut dovecot = Self { lab: lab.to_owned(), master: 0, hibernates };
         wait_for_port(ADDRESS)?;
-        let master = fs::read_to_string(lab.join("run/master.pid")).context("master.pid")?.trim().parse()?;
-        Ok(Self { lab: lab.to_owned(), master, hibernates })
+        dovecot.master = dovecot.wait_for_master()?;
+        Ok(dovecot)
+    }
+
+    /// The master's process id, which may be written later than its ports are open.
+    fn wait_for_master(&self) -> anyhow::Result<u32> {
+        let until = Instant::now() + START_MAX;
+        loop {
+            let text = fs::read_to_string(self.lab.join("run/master.pid")).unwrap_or_default();
+            if let Ok(master) = text.trim().parse() {
+                return Ok(master);
+            }
+            ensure!(Instant::now() < until, "dovecot wrote no master.pid");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
