@@ -1,7 +1,10 @@
 //! What a TLS connection costs the server on our record stream, beside tokio-rustls over the same certificate.
 //!
 //! Two servers, each a process with one thread, so that the kernel's count of that thread is the whole cost; one client, the
-//! same for both. They take turns, and the medians are of the quotients of neighbours, since the host is never quiet.
+//! same for both. They take turns, and the medians are of the quotients of neighbours, since the host is never quiet; or their
+//! user instructions are counted.
+
+mod instructions;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -39,6 +42,9 @@ pub struct TlsBenchArgs {
     /// The cipher suite, as rustls spells it.
     #[arg(long, default_value = "TLS13_AES_256_GCM_SHA384")]
     suite: String,
+    /// Count user instructions instead, with valgrind, of a tenth of the work.
+    #[arg(long)]
+    instructions: bool,
 }
 
 #[derive(Args)]
@@ -64,6 +70,8 @@ const ECHO: u8 = b'E';
 const CHUNK: usize = 16 * 1024;
 const REPLY: usize = 64 * 1024;
 
+/// In the order of the columns.
+const STREAMS: [Stream; 2] = [Stream::TokioRustls, Stream::Movable];
 const WORK: [&str; 5] =
     ["CPU, octets out", "CPU, octets in", "CPU, full handshakes", "CPU, echoes", "echo latency, median"];
 
@@ -71,8 +79,13 @@ pub async fn run(arguments: &TlsBenchArgs) -> anyhow::Result<()> {
     let lab = tempfile::Builder::new().prefix("posthouse-tls").tempdir()?;
     let files = certificate::ensure(lab.path(), &["localhost".to_owned()])?;
     let config = client_config(&files.ca, &arguments.suite)?;
-    let mut servers = [Server::start(Stream::TokioRustls, lab.path())?, Server::start(Stream::Movable, lab.path())?];
-    for server in &mut servers {
+    if arguments.instructions {
+        return instructions::run(arguments, lab.path(), &config).await;
+    }
+    let servers = STREAMS.map(|stream| Server::start(stream, lab.path(), program()?));
+    let [theirs, ours] = servers;
+    let servers = [theirs?, ours?];
+    for server in &servers {
         measure(server, &config, arguments).await?; // warms caches, and the certificate's first use
     }
     let mut figures: [Vec<[f64; 2]>; WORK.len()] = Default::default();
@@ -80,7 +93,7 @@ pub async fn run(arguments: &TlsBenchArgs) -> anyhow::Result<()> {
         let mut both = [[0.0; 2]; WORK.len()];
         for turn in 0..2 {
             let which = (pair + turn) % 2;
-            let measured = measure(&mut servers[which], &config, arguments).await?;
+            let measured = measure(&servers[which], &config, arguments).await?;
             for (work, figure) in measured.into_iter().enumerate() {
                 both[work][which] = figure;
             }
@@ -117,13 +130,22 @@ fn client_config(roots: &Path, suite: &str) -> anyhow::Result<Arc<ClientConfig>>
 
 /// One server's figures for all of `WORK`.
 async fn measure(
-    server: &mut Server,
+    server: &Server,
     config: &Arc<ClientConfig>,
     arguments: &TlsBenchArgs,
 ) -> anyhow::Result<[f64; WORK.len()]> {
     let octets = arguments.megabytes * 1_000_000;
-    let mut chunk = vec![0; REPLY];
+    let sent = send(server, config, octets).await?;
+    let received = receive(server, config, octets).await?;
+    let shaken = shake(server, config, arguments.handshakes).await?;
+    let (echoed, times) = echo(server, config, arguments.echoes).await?;
+    let [sent, received, shaken, echoed] = [sent, received, shaken, echoed].map(|cpu| cpu.as_secs_f64());
+    Ok([sent, received, shaken, echoed, quantile(times.into_iter(), 0.5)])
+}
 
+/// The server writes so many octets; what that took it.
+async fn send(server: &Server, config: &Arc<ClientConfig>, octets: u64) -> anyhow::Result<Duration> {
+    let mut chunk = vec![0; REPLY];
     let mut stream = server.connect(config).await?;
     let before = server.cpu()?;
     order(&mut stream, SEND, octets).await?;
@@ -133,8 +155,11 @@ async fn measure(
         ensure!(count > 0, "the server closed early");
         missing -= count as u64;
     }
-    let sent = server.cpu()? - before;
+    Ok(server.cpu()? - before)
+}
 
+async fn receive(server: &Server, config: &Arc<ClientConfig>, octets: u64) -> anyhow::Result<Duration> {
+    let mut chunk = vec![0; REPLY];
     let mut stream = server.connect(config).await?;
     let before = server.cpu()?;
     order(&mut stream, RECEIVE, octets).await?;
@@ -146,30 +171,33 @@ async fn measure(
     }
     stream.flush().await?;
     stream.read_exact(&mut chunk[..1]).await?;
-    let received = server.cpu()? - before;
+    Ok(server.cpu()? - before)
+}
 
+async fn shake(server: &Server, config: &Arc<ClientConfig>, handshakes: usize) -> anyhow::Result<Duration> {
     let before = server.cpu()?;
-    for _ in 0..arguments.handshakes {
+    for _ in 0..handshakes {
         let mut stream = server.connect(config).await?;
         order(&mut stream, RECEIVE, 0).await?;
-        stream.read_exact(&mut chunk[..1]).await?;
+        stream.read_exact(&mut [0]).await?;
     }
-    let shaken = server.cpu()? - before;
+    Ok(server.cpu()? - before)
+}
 
+/// Also what each echo took the client, in seconds.
+async fn echo(server: &Server, config: &Arc<ClientConfig>, echoes: usize) -> anyhow::Result<(Duration, Vec<f64>)> {
     let mut stream = server.connect(config).await?;
     order(&mut stream, ECHO, 0).await?;
-    let mut times = Vec::with_capacity(arguments.echoes);
+    let mut times = Vec::with_capacity(echoes);
     let before = server.cpu()?;
-    for _ in 0..arguments.echoes {
+    for _ in 0..echoes {
         let start = Instant::now();
         stream.write_all(b"a0001 NOOP with some words\r\n").await?;
         stream.flush().await?;
-        stream.read_exact(&mut chunk[..28]).await?;
+        stream.read_exact(&mut [0; 28]).await?;
         times.push(start.elapsed().as_secs_f64());
     }
-    let echoed = server.cpu()? - before;
-    let [sent, received, shaken, echoed] = [sent, received, shaken, echoed].map(|cpu| cpu.as_secs_f64());
-    Ok([sent, received, shaken, echoed, quantile(times.into_iter(), 0.5)])
+    Ok((server.cpu()? - before, times))
 }
 
 async fn order(stream: &mut client::TlsStream<TcpStream>, what: u8, octets: u64) -> anyhow::Result<()> {
@@ -179,15 +207,20 @@ async fn order(stream: &mut client::TlsStream<TcpStream>, what: u8, octets: u64)
     Ok(stream.flush().await?)
 }
 
+fn program() -> anyhow::Result<Command> {
+    Ok(Command::new(std::env::current_exe()?))
+}
+
 struct Server {
     process: Child,
     address: SocketAddr,
 }
 
 impl Server {
-    fn start(stream: Stream, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts one by a command that goes on with this program's arguments.
+    fn start(stream: Stream, dir: &Path, mut command: Command) -> anyhow::Result<Self> {
         let name = stream.to_possible_value().context("a stream has a name")?;
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut process = command
             .args(["tls-serve", "--stream", name.get_name(), "--dir"])
             .arg(dir)
             .stdin(Stdio::piped())
@@ -211,6 +244,16 @@ impl Server {
         let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
         let nanoseconds = text.split(' ').next().context("a number")?.parse()?;
         Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
+impl Server {
+    /// Ends it by a signal that lets a tool around it say its last words.
+    fn end(mut self) -> anyhow::Result<()> {
+        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
+        ensure!(sent.success(), "the server is gone");
+        self.process.wait()?;
+        Ok(())
     }
 }
 
