@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::engine::{Page, RangeRequest};
 use crate::error::Error;
 use crate::keys::{self, Key, KeyRange};
+use crate::seal;
 use crate::transaction::Transaction;
 
 /// Octets of a value that stay in one row.
@@ -185,6 +186,27 @@ pub async fn scan_readable<R: Record>(
         };
         match value {
             Ok(row) => rows.push((key, row)),
+            Err(Error::Corrupt(reason)) => damaged(&key, reason),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((rows, next))
+}
+
+/// As `page`, but leaves out what is not what was written and says which rows that are; also where the next page begins.
+pub async fn page_readable(
+    txn: &mut Transaction<'_>,
+    range: &KeyRange,
+    limit: usize,
+    mut damaged: impl FnMut(&[u8], String),
+) -> Result<(Vec<(Bytes, Bytes)>, Option<Vec<u8>>), Error> {
+    let request = RangeRequest::new(&range.begin, &range.end).bytes(PAGE_OCTETS).limit(limit);
+    let page = txn.range_sealed(request).await?;
+    let next = page.rows.last().filter(|_| page.more).map(|(key, _)| keys::after(key));
+    let mut rows = Vec::with_capacity(page.rows.len());
+    for (key, sealed) in page.rows {
+        match seal::open(&key, &sealed) {
+            Ok(value) => rows.push((key, value)),
             Err(Error::Corrupt(reason)) => damaged(&key, reason),
             Err(error) => return Err(error),
         }

@@ -175,15 +175,17 @@ pub(crate) async fn subscribed_in(txn: &mut Transaction<'_>, account: AccountId)
     let mut paths = HashSet::new();
     loop {
         let page = codec::page(txn, &range, 1000).await?;
-        for (key, _) in &page.rows {
-            let text = KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).unwrap_or_default();
-            paths.extend(String::from_utf8(text));
-        }
+        paths.extend(page.rows.iter().filter_map(|(key, _)| subscribed_path(key)));
         match page.rows.last() {
             Some((key, _)) if page.more => range.begin = keys::after(key),
             _ => return Ok(paths),
         }
     }
+}
+
+/// The path that the key of a subscription tells.
+pub(crate) fn subscribed_path(key: &[u8]) -> Option<String> {
+    KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).and_then(|text| String::from_utf8(text).ok())
 }
 
 fn read(id: MailboxId, row: &MailboxRow, path: String) -> Result<Mailbox, Error> {

@@ -47,7 +47,7 @@ pub(crate) struct Taken {
 pub(crate) type Damage = BTreeSet<String>;
 
 /// What could be read; nothing, and a word, for what is damaged.
-fn readable<T>(
+pub(crate) fn readable<T>(
     outcome: Result<T, Error>,
     what: impl FnOnce() -> String,
     damage: &mut Damage,
@@ -160,9 +160,27 @@ impl Closing {
             let Some(next) = next else { break };
             range.begin = next;
         }
-        let mut subscriptions: Vec<String> = mailbox::subscribed_in(txn, id).await?.into_iter().collect();
-        subscriptions.sort();
+        let subscriptions = subscriptions(txn, id, damage).await?;
         Ok(Self { account, credential, mailboxes, subscriptions })
+    }
+}
+
+/// What is subscribed is told by the keys, whatever their rows hold.
+async fn subscriptions(txn: &mut Transaction<'_>, id: AccountId, damage: &mut Damage) -> Result<Vec<String>, Error> {
+    let mut range = keys::subscriptions(id);
+    let mut paths = BTreeSet::new();
+    loop {
+        let tell = |key: &[u8], reason| {
+            let path = mailbox::subscribed_path(key);
+            damage.insert(format!("the subscription {}: {reason}", path.as_deref().unwrap_or_default()));
+            paths.extend(path);
+        };
+        let (rows, next) = codec::page_readable(txn, &range, 1000, tell).await?;
+        paths.extend(rows.iter().filter_map(|(key, _)| mailbox::subscribed_path(key)));
+        match next {
+            Some(next) => range.begin = next,
+            None => return Ok(paths.into_iter().collect()),
+        }
     }
 }
 

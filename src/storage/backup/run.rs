@@ -96,7 +96,7 @@ impl Run<'_> {
             finished_at: now_millis(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: hostname.to_owned(),
-            site: site.names,
+            site: site.bundle.names,
             transit: transit.bundle.names,
             accounts: accounts.bundle.names,
             packs: packs.names,
@@ -107,12 +107,13 @@ impl Run<'_> {
         };
         let octets: HashSet<&str> = first.written.iter().chain(&second.written).map(String::as_str).collect();
         let of_packs: u64 = second.packs.iter().filter(|p| octets.contains(p.name.as_str())).map(|p| p.octets).sum();
-        row.written = of_packs + site.written + transit.bundle.written + accounts.written + packs.written;
+        row.written = of_packs + site.bundle.written + transit.bundle.written + accounts.written + packs.written;
         let id = point::id_at(started_at);
         point::save(self.target, &id, &row).await?;
         let written = Written { packs: octets.into_iter().map(str::to_owned).collect() };
         let verified = verify::after_run((self.target, self.lock), (&id, &row), &written, progress).await?;
         let mut damaged = accounts.damaged;
+        damaged.extend(site.damaged);
         damaged.extend(transit.damaged);
         damaged.extend(first.damaged.iter().chain(&second.damaged).map(|blob| format!("the body {blob}")));
         Ok(Taken {

@@ -4,8 +4,11 @@
 //! one snapshot: a message is taken once, as it was at one moment. This happens before the accounts are taken, so that
 //! what is delivered meanwhile stands in the account, with its proof, and what is not stands here.
 
+use std::collections::HashSet;
+
 use posthouse_mail::{Domain, DomainId, IngestId, UnixMillis};
 
+use super::account::{Damage, readable};
 use super::bundle::{Bundle, BundleWriter};
 use super::record::{AliasEntry, DkimEntry, DomainEntry, SecretEntry, SiteEntry, SiteFact, TransitEntry, WorkEntry};
 use super::target::Target;
@@ -15,6 +18,7 @@ use crate::error::Error;
 use crate::keys::{self, KeyParts};
 use crate::record::account::IdRow;
 use crate::record::{AddressRow, DkimKeyRow, DomainRow, QueueMessageRow, QueueWorkRow, SpoolRow};
+use crate::shard::ShardId;
 use crate::store::Store;
 use crate::transaction::Transaction;
 
@@ -23,65 +27,142 @@ const STEP: usize = 500;
 /// Messages under way looked at in one snapshot: each has rows in several places.
 const TRANSIT_STEP: usize = 100;
 
+/// What was taken of the site.
+pub(crate) struct Site {
+    pub bundle: Bundle,
+    /// What the store itself can no longer read; everything else was taken.
+    pub damaged: Damage,
+}
+
 /// Facts of the site.
-pub(crate) async fn take(store: &Store, target: &Target) -> Result<Bundle, Error> {
-    let mut writer = BundleWriter::new(target);
-    let mut names = keys::domain_names();
-    loop {
-        let (rows, more) = codec::scan::<IdRow>(&mut store.snapshot(), &names, STEP).await?;
-        for (_, row) in &rows {
-            domain(store, DomainId::new(row.id), &mut writer).await?;
-        }
-        match rows.last() {
-            Some((key, _)) if more => names.begin = keys::after(key),
-            _ => break,
-        }
-    }
-    secrets(store, &mut writer).await?;
-    writer.finish().await
+pub(crate) async fn take(store: &Store, target: &Target) -> Result<Site, Error> {
+    let mut taker = Taker { store, writer: BundleWriter::new(target), damaged: Damage::new() };
+    taker.domains().await?;
+    taker.secrets().await?;
+    Ok(Site { bundle: taker.writer.finish().await?, damaged: taker.damaged })
 }
 
-async fn domain(store: &Store, id: DomainId, writer: &mut BundleWriter<'_, SiteEntry>) -> Result<(), Error> {
-    let mut txn = store.snapshot();
-    let Some(row) = codec::get::<DomainRow>(&mut txn, &keys::domain(id)).await? else { return Ok(()) };
-    put(writer, SiteFact::Domain(DomainEntry { id: id.get(), row: Some(row) })).await?;
-    for (_, row) in codec::scan_all::<DkimKeyRow>(&mut txn, &keys::dkim_keys(id)).await? {
-        put(writer, SiteFact::DkimKey(DkimEntry { domain: id.get(), row: Some(row) })).await?;
+struct Taker<'a> {
+    store: &'a Store,
+    writer: BundleWriter<'a, SiteEntry>,
+    damaged: Damage,
+}
+
+impl Taker<'_> {
+    async fn domains(&mut self) -> Result<(), Error> {
+        let mut unreadable = HashSet::new();
+        let mut names = keys::domain_names();
+        loop {
+            let tell = |key: &[u8], reason| {
+                let name = text_of(key);
+                self.damaged.insert(format!("the name of the domain {name}: {reason}"));
+                unreadable.insert(name);
+            };
+            let (rows, next) = codec::scan_readable::<IdRow>(&mut self.store.snapshot(), &names, STEP, tell).await?;
+            for (key, row) in rows {
+                self.domain(DomainId::new(row.id), &text_of(&key)).await?;
+            }
+            let Some(next) = next else { break };
+            names.begin = next;
+        }
+        if unreadable.is_empty() { Ok(()) } else { self.domains_by_their_rows(&unreadable).await }
     }
-    let mut range = keys::addresses(id);
-    loop {
-        let (rows, more) = codec::scan::<AddressRow>(&mut store.snapshot(), &range, STEP).await?;
-        let last = rows.last().map(|(key, _)| keys::after(key));
-        for (_, row) in rows.into_iter().filter(|(_, row)| row.account.is_none()) {
-            put(writer, SiteFact::Alias(AliasEntry { domain: id.get(), row: Some(row) })).await?;
+
+    /// A domain's own row tells its name too, only not where it lies.
+    async fn domains_by_their_rows(&mut self, wanted: &HashSet<String>) -> Result<(), Error> {
+        for number in 0..ShardId::COUNT {
+            let mut range = keys::domains_in(ShardId::new(number).expect("every number below COUNT is a shard"));
+            loop {
+                // One that cannot be read either is told where its name leads to it.
+                let mut txn = self.store.snapshot();
+                let (rows, next) = codec::scan_readable::<DomainRow>(&mut txn, &range, STEP, |_, _| {}).await?;
+                for (key, row) in rows.into_iter().filter(|(_, row)| wanted.contains(&row.name)) {
+                    let id = KeyParts::of(&key).u64().unwrap_or(0);
+                    self.domain(DomainId::new(id), &row.name).await?;
+                }
+                let Some(next) = next else { break };
+                range.begin = next;
+            }
         }
-        match last {
-            Some(next) if more => range.begin = next,
-            _ => return Ok(()),
+        Ok(())
+    }
+
+    async fn domain(&mut self, id: DomainId, name: &str) -> Result<(), Error> {
+        let mut txn = self.store.snapshot();
+        let row = codec::get::<DomainRow>(&mut txn, &keys::domain(id)).await;
+        let what = || format!("the settings of the domain {name}");
+        let row = match readable(row, what, &mut self.damaged)? {
+            Some(None) => return Ok(()),
+            Some(Some(row)) => row,
+            // Without a domain none of its accounts would have a place: its name is all that they need.
+            None => DomainRow { name: name.to_owned(), ..DomainRow::default() },
+        };
+        self.put(SiteFact::Domain(DomainEntry { id: id.get(), row: Some(row) })).await?;
+        self.dkim_keys(&mut txn, id, name).await?;
+        self.aliases(id, name).await
+    }
+
+    async fn dkim_keys(&mut self, txn: &mut Transaction<'_>, id: DomainId, name: &str) -> Result<(), Error> {
+        let mut range = keys::dkim_keys(id);
+        loop {
+            let tell = |key: &[u8], reason| {
+                let selector = KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).unwrap_or_default();
+                let selector = String::from_utf8_lossy(&selector);
+                self.damaged.insert(format!("the signing key {selector} of {name}: {reason}"));
+            };
+            let (rows, next) = codec::scan_readable::<DkimKeyRow>(txn, &range, STEP, tell).await?;
+            for (_, row) in rows {
+                self.put(SiteFact::DkimKey(DkimEntry { domain: id.get(), row: Some(row) })).await?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            range.begin = next;
         }
+    }
+
+    async fn aliases(&mut self, id: DomainId, name: &str) -> Result<(), Error> {
+        let mut range = keys::addresses(id);
+        loop {
+            let tell = |key: &[u8], reason| {
+                let local = KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).unwrap_or_default();
+                let local = String::from_utf8_lossy(&local);
+                // The row of an account's address is made anew; whether it is one nobody can tell any more.
+                self.damaged.insert(format!("the address {local}@{name}, if it is an alias: {reason}"));
+            };
+            let (rows, next) =
+                codec::scan_readable::<AddressRow>(&mut self.store.snapshot(), &range, STEP, tell).await?;
+            for (_, row) in rows.into_iter().filter(|(_, row)| row.account.is_none()) {
+                self.put(SiteFact::Alias(AliasEntry { domain: id.get(), row: Some(row) })).await?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            range.begin = next;
+        }
+    }
+
+    async fn secrets(&mut self) -> Result<(), Error> {
+        let mut range = keys::secrets();
+        loop {
+            let tell = |key: &[u8], reason| {
+                self.damaged.insert(format!("the secret {}: {reason}", text_of(key)));
+            };
+            let (rows, next) = codec::page_readable(&mut self.store.snapshot(), &range, STEP, tell).await?;
+            for (key, value) in rows {
+                self.put(SiteFact::Secret(SecretEntry { name: text_of(&key), octets: value.to_vec() })).await?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            range.begin = next;
+        }
+    }
+
+    async fn put(&mut self, fact: SiteFact) -> Result<(), Error> {
+        self.writer.push(&SiteEntry { fact: Some(fact) }).await
     }
 }
 
-async fn secrets(store: &Store, writer: &mut BundleWriter<'_, SiteEntry>) -> Result<(), Error> {
-    let mut range = keys::secrets();
-    loop {
-        let page = codec::page(&mut store.snapshot(), &range, STEP).await?;
-        for (key, value) in &page.rows {
-            let name = KeyParts::of(key).text_after(keys::OPEN_WIDTH).and_then(|name| String::from_utf8(name).ok());
-            let name = name.ok_or_else(|| Error::Corrupt("a secret has no name".to_owned()))?;
-            put(writer, SiteFact::Secret(SecretEntry { name, octets: value.to_vec() })).await?;
-        }
-        match page.rows.last() {
-            Some((key, _)) if page.more => range.begin = keys::after(key),
-            _ => return Ok(()),
-        }
-    }
+/// The text that the key of a row without an owner ends in.
+fn text_of(key: &[u8]) -> String {
+    let text = KeyParts::of(key).text_after(keys::OPEN_WIDTH).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
 }
-
-async fn put(writer: &mut BundleWriter<'_, SiteEntry>, fact: SiteFact) -> Result<(), Error> {
-    writer.push(&SiteEntry { fact: Some(fact) }).await
-}
-
 /// Mail under way, and where the spool begins.
 pub(crate) struct Transit {
     pub bundle: Bundle,

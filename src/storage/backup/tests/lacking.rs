@@ -1,17 +1,22 @@
 //! What a backup lacks, or what the store could no longer read, keeps nothing else from being taken and from coming back.
 
+use posthouse_mail::secret::Secret;
 use posthouse_mail::{AccountId, EmailId, SpecialUse};
 
 use super::{Elsewhere, Rig, seen};
+use crate::address::Alias;
 use crate::backup::bundle::BundleWriter;
 use crate::backup::record::SiteEntry;
 use crate::backup::restore::{Restored, Wish, whole};
 use crate::backup::{Phase, Step, Target, point, run};
 use crate::check::tests::lay;
+use crate::domain::{self, DkimAlgorithm, DkimKey};
 use crate::error::Error;
-use crate::fixture::{ALICE, NOW, fence};
+use crate::fixture::{ALICE, DOMAIN, NOW, address, fence};
 use crate::message::{self, Target as To};
 use crate::{keys, mailbox};
+
+const BOB: AccountId = AccountId::new(0xb0b);
 
 /// A restore elsewhere, which is whole by the checker.
 async fn brought(target: &Target) -> (Elsewhere, Restored) {
@@ -135,6 +140,70 @@ async fn a_damaged_row_of_an_account_keeps_no_other_row_from_being_taken() {
     rig.take().await;
     let (elsewhere, _) = brought(&rig.target().await).await;
     assert_eq!(seen(&elsewhere.store, ALICE).await, whole);
+}
+
+/// bob, an alias, a signing key and a secret beside what `fill` makes.
+async fn settle(rig: &Rig) {
+    rig.fill().await;
+    let store = &rig.fixture.store;
+    rig.fixture.account(BOB, "bob@x.test", None).await;
+    let of_domain = fence(keys::domain_shard(DOMAIN));
+    let alias = Alias { address: address("all@x.test"), targets: vec![address("alice@x.test")] };
+    crate::address::set_alias(store, of_domain, &alias).await.unwrap();
+    let key = DkimKey {
+        selector: "s1".parse().unwrap(),
+        algorithm: DkimAlgorithm::Ed25519,
+        private_key: Secret::new(vec![1, 2, 3]),
+        created_at: NOW,
+    };
+    domain::add_dkim_key(store, of_domain, DOMAIN, &key).await.unwrap();
+    let secret = store.transact(|txn| {
+        Box::pin(async move {
+            txn.set(&keys::secret("of-tests"), b"secret");
+            Ok(())
+        })
+    });
+    secret.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_row_outside_an_account_keeps_nothing_else_from_being_taken() {
+    let name = "x.test".parse().unwrap();
+    let cases = [
+        keys::account(BOB),
+        keys::address(DOMAIN, "all"),
+        keys::dkim_key(DOMAIN, "s1"),
+        keys::subscription(ALICE, "INBOX"),
+        keys::secret("of-tests"),
+        // Without its domain no account has a place: either of its rows stands in for the other.
+        keys::domain(DOMAIN),
+        keys::domain_name(&name),
+    ];
+    for key in cases {
+        let rig = Rig::new().await;
+        settle(&rig).await;
+        let expect = seen(&rig.fixture.store, ALICE).await;
+        lay(&rig.fixture, &key, Some(b"not what was written")).await;
+        let target = rig.target().await;
+        let taken = run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap();
+        assert!(!taken.is_whole(), "{key:?}");
+        assert_eq!(taken.damaged.len(), 1, "{:?}", taken.damaged);
+        let (elsewhere, restored) = brought(&target).await;
+        assert_eq!(restored.left_out, Vec::<String>::new(), "{key:?}");
+        assert_eq!(seen(&elsewhere.store, ALICE).await, expect, "{key:?}");
+        let there = &elsewhere.store;
+        let is_hurt = |other: &keys::Key| key == *other;
+        assert_eq!(restored.accounts, 2 - u64::from(is_hurt(&keys::account(BOB))));
+        let alias = crate::address::alias(there, &address("all@x.test")).await.unwrap();
+        assert_eq!(alias.is_none(), is_hurt(&keys::address(DOMAIN, "all")));
+        let signs = domain::has_dkim_key(there, DOMAIN).await.unwrap();
+        assert_eq!(!signs, is_hurt(&keys::dkim_key(DOMAIN, "s1")));
+        let secret = there.snapshot().get(&keys::secret("of-tests")).await.unwrap();
+        assert_eq!(secret.is_none(), is_hurt(&keys::secret("of-tests")));
+        // What is subscribed is told by the row's key.
+        let subscribed = mailbox::subscriptions(there, ALICE).await.unwrap();
+        assert!(subscribed.contains(&"INBOX".to_owned()), "{subscribed:?}");
+    }
 }
 
 #[tokio::test]
