@@ -35,6 +35,14 @@ pub struct Wish {
 /// Gives the right to write to a shard.
 pub type Fences<'a> = &'a (dyn Fn(ShardId) -> Fence + Sync);
 
+/// How an account comes back.
+struct Rights<'a> {
+    fences: Fences<'a>,
+    now: UnixMillis,
+    /// A part of the site's facts is lost: a domain that is missing need not have been deleted.
+    founds_domains: bool,
+}
+
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Restored {
@@ -52,6 +60,14 @@ pub struct Restored {
 const LEFT_OUT_MAX: usize = 1000;
 
 impl Restored {
+    /// As `leave_out` for what damage hides; any other error stays one.
+    async fn leave_out_damaged(&mut self, point: &OpenPoint, of: &str, error: Error) -> Result<(), Error> {
+        match error {
+            Error::BackupDamaged(reason) => self.leave_out(point, format!("{of}: {reason}")).await,
+            error => Err(error),
+        }
+    }
+
     /// What the backup can no longer tell is left out, and everything else comes back. Where the point itself is gone
     /// meanwhile, nothing is, and the restore ends.
     async fn leave_out(&mut self, point: &OpenPoint, what: String) -> Result<(), Error> {
@@ -82,7 +98,8 @@ pub async fn whole(
     store.transact(|txn| boxed(begin(txn, mark))).await?;
     let mut restored = Restored { point: point.id().to_owned(), ..Restored::default() };
     progress(&Step::of(Phase::Site));
-    site::restore(store, &point, fences, &mut restored).await?;
+    let founds_domains = !site::restore(store, &point, fences, &mut restored).await?;
+    let rights = Rights { fences, now, founds_domains };
     let mut accounts = Accounts::of(target, Some(point.row.clone()));
     let total = point.row.account_count.saturating_add(1);
     loop {
@@ -95,7 +112,7 @@ pub async fn whole(
             }
             Err(error) => return Err(error),
         };
-        account::restore(store, (&mut point, &entry), (fences, now), &mut restored).await?;
+        account::restore(store, (&mut point, &entry), &rights, &mut restored).await?;
         let Restored { accounts, messages, .. } = restored;
         progress(&Step { done: accounts, total, accounts, messages, ..Step::of(Phase::Restore) });
     }

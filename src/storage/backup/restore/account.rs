@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use posthouse_mail::stage::BodyRef;
-use posthouse_mail::{AccountId, Address, BlobId, DomainId, EmailId, IngestId, MailboxId, ThreadId, UnixMillis};
+use posthouse_mail::{AccountId, Address, BlobId, DomainId, EmailId, IngestId, MailboxId, ThreadId};
 
-use super::{Fences, Restored};
+use super::site::found_domain;
+use super::{Restored, Rights};
 use crate::address;
 use crate::backup::image::{AccountImage, OpenPoint};
 use crate::backup::record::{AccountEntry, PlaceEntry};
@@ -35,7 +36,7 @@ const BODIES_MAX: usize = 10_000;
 pub(super) async fn restore(
     store: &Store,
     (point, entry): (&mut OpenPoint, &AccountEntry),
-    (fences, now): (Fences<'_>, UnixMillis),
+    rights: &Rights<'_>,
     restored: &mut Restored,
 ) -> Result<(), Error> {
     let id = AccountId::new(entry.id);
@@ -54,15 +55,22 @@ pub(super) async fn restore(
     for reason in image.damaged() {
         restored.leave_out(point, format!("messages of {}: {reason}", entry.address)).await?;
     }
-    let writer = Writer { fence: fences(keys::account_shard(id)), account: id, now };
+    let writer = Writer { fence: (rights.fences)(keys::account_shard(id)), account: id, now: rights.now };
     let row = image.head.account.clone().unwrap_or_default();
+    let domain_fence = (rights.fences)(keys::domain_shard(DomainId::new(row.domain)));
+    if rights.founds_domains {
+        match found_domain(store, domain_fence, DomainId::new(row.domain), &row.address).await {
+            // Where it cannot be, the account finds no place.
+            Ok(()) | Err(Error::BackupDamaged(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
     // Asked before anything is written: what belongs to no account would be damage.
     let place = place(&mut store.snapshot(), id, &row).await?;
     if let Err(reason) = place {
         restored.leave_out(point, format!("the account {}: {reason}", entry.address)).await?;
         return Ok(());
     }
-    let domain_fence = fences(keys::domain_shard(DomainId::new(row.domain)));
     let mut work = Work { store, point, image, writer, sums: Sums::default(), bodies: HashMap::new() };
     work.messages(restored).await?;
     restored.messages += work.sums.emails;

@@ -1,12 +1,13 @@
 //! Domains, keys, aliases and secrets come back first, mail under way last, when there is an account to deliver it to.
 
-use posthouse_mail::{BlobId, Domain, DomainId, IngestId, UnixMillis};
+use posthouse_mail::{Address, BlobId, Domain, DomainId, IngestId, UnixMillis};
 
 use super::{Fences, Restored};
 use crate::address;
 use crate::backup::bundle;
 use crate::backup::image::OpenPoint;
 use crate::backup::record::{SecretEntry, SiteEntry, SiteFact, TransitEntry};
+use crate::backup::target::named;
 use crate::blob::{self, StagedBody};
 use crate::codec;
 use crate::domain::{self, Counted};
@@ -21,41 +22,61 @@ use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::writer::boxed;
 
-/// Facts of the site, in the order in which they were taken: a domain before what is in it.
+/// Facts of the site, in the order in which they were taken: a domain before what is in it. Whether none of them is lost.
 pub(super) async fn restore(
     store: &Store,
     point: &OpenPoint,
     fences: Fences<'_>,
     restored: &mut Restored,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let mut is_whole = true;
     for name in &point.row.site {
-        for entry in readable::<SiteEntry>(point, name, restored).await? {
-            match entry.fact {
-                Some(SiteFact::Domain(entry)) => {
-                    let (id, row) = (DomainId::new(entry.id), &entry.row.unwrap_or_default());
-                    let fence = fences(keys::domain_shard(id));
-                    store.transact(|txn| boxed(put_domain(txn, fence, id, row))).await?;
-                    restored.domains += 1;
-                }
-                Some(SiteFact::DkimKey(entry)) => {
-                    let (id, row) = (DomainId::new(entry.domain), &entry.row.unwrap_or_default());
-                    let fence = fences(keys::domain_shard(id));
-                    store.transact(|txn| boxed(put_key(txn, fence, id, row))).await?;
-                }
-                Some(SiteFact::Alias(entry)) => {
-                    let (id, row) = (DomainId::new(entry.domain), &entry.row.unwrap_or_default());
-                    let fence = fences(keys::domain_shard(id));
-                    store.transact(|txn| boxed(put_alias(txn, fence, id, row))).await?;
-                }
-                Some(SiteFact::Secret(entry)) => {
-                    let entry = &entry;
-                    store.transact(|txn| boxed(put_secret(txn, entry))).await?;
-                }
-                None => {}
+        let Some(entries) = readable::<SiteEntry>(point, name, restored).await? else {
+            is_whole = false;
+            continue;
+        };
+        for fact in entries.into_iter().filter_map(|entry| entry.fact) {
+            restored.domains += u64::from(matches!(fact, SiteFact::Domain(_)));
+            if let Err(error) = put_fact(store, fences, fact, is_whole).await {
+                restored.leave_out_damaged(point, "the site", error).await?;
             }
         }
     }
-    Ok(())
+    Ok(is_whole)
+}
+
+async fn put_fact(store: &Store, fences: Fences<'_>, fact: SiteFact, is_whole: bool) -> Result<(), Error> {
+    match fact {
+        SiteFact::Domain(entry) => {
+            let (id, row) = (DomainId::new(entry.id), &entry.row.unwrap_or_default());
+            let fence = fences(keys::domain_shard(id));
+            store.transact(|txn| boxed(put_domain(txn, fence, id, row))).await
+        }
+        SiteFact::DkimKey(entry) => {
+            let (id, row) = (DomainId::new(entry.domain), &entry.row.unwrap_or_default());
+            let fence = fences(keys::domain_shard(id));
+            store.transact(|txn| boxed(put_key(txn, fence, id, row))).await
+        }
+        SiteFact::Alias(entry) => {
+            let (id, row) = (DomainId::new(entry.domain), &entry.row.unwrap_or_default());
+            let fence = fences(keys::domain_shard(id));
+            if !is_whole {
+                found_domain(store, fence, id, &row.address).await?;
+            }
+            store.transact(|txn| boxed(put_alias(txn, fence, id, row))).await
+        }
+        SiteFact::Secret(entry) => {
+            let entry = &entry;
+            store.transact(|txn| boxed(put_secret(txn, entry))).await
+        }
+    }
+}
+
+/// The domain of an address, of which the backup lost what it had: its name is all that accounts and aliases need.
+pub(super) async fn found_domain(store: &Store, fence: Fence, id: DomainId, address: &str) -> Result<(), Error> {
+    let Ok(address) = Address::parse(address) else { return Ok(()) };
+    let row = &DomainRow { name: address.domain.to_string(), ..DomainRow::default() };
+    store.transact(|txn| boxed(put_domain(txn, fence, id, row))).await
 }
 
 /// A domain without keys and addresses: those come one by one, and are counted.
@@ -65,6 +86,10 @@ async fn put_domain(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, row: 
         return Ok(());
     }
     let name = Domain::parse(&row.name).map_err(|_| damaged("a domain has no name"))?;
+    let named = codec::get::<IdRow>(txn, &keys::domain_name(&name)).await?;
+    if named.is_some_and(|other| other.id != id.get()) {
+        return Err(damaged("two domains have one name"));
+    }
     codec::put(txn, &keys::domain_name(&name), &IdRow { id: id.get() })?;
     let bare = DomainRow { selectors: Vec::new(), address_count: 0, ..row.clone() };
     codec::put(txn, &keys::domain(id), &bare)
@@ -72,7 +97,9 @@ async fn put_domain(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, row: 
 
 async fn put_key(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, row: &DkimKeyRow) -> Result<(), Error> {
     domain::own(txn, fence, id).await?;
-    let mut domain = codec::expect::<DomainRow>(txn, &keys::domain(id), "the domain").await?;
+    let Some(mut domain) = codec::get::<DomainRow>(txn, &keys::domain(id)).await? else {
+        return Err(Error::BackupDamaged(format!("the domain of the signing key {} is missing", row.selector)));
+    };
     if !domain.selectors.contains(&row.selector) {
         domain.selectors.push(row.selector.clone());
         codec::put(txn, &keys::domain(id), &domain)?;
@@ -82,7 +109,10 @@ async fn put_key(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, row: &Dk
 
 async fn put_alias(txn: &mut Transaction<'_>, fence: Fence, id: DomainId, row: &AddressRow) -> Result<(), Error> {
     domain::own(txn, fence, id).await?;
-    let address = posthouse_mail::Address::parse(&row.address).map_err(|_| damaged("an alias has no address"))?;
+    let address = Address::parse(&row.address).map_err(|_| damaged("an alias has no address"))?;
+    if codec::get::<DomainRow>(txn, &keys::domain(id)).await?.is_none() {
+        return Err(Error::BackupDamaged(format!("the domain of the alias {} is missing", row.address)));
+    }
     let key = keys::address(id, &address::folded(&address));
     if codec::get::<AddressRow>(txn, &key).await?.is_some() {
         return Ok(());
@@ -107,25 +137,24 @@ pub(super) async fn restore_transit(
     restored: &mut Restored,
 ) -> Result<(), Error> {
     for name in point.row.transit.clone() {
-        for entry in readable::<TransitEntry>(point, &name, restored).await? {
-            let id = entry.id.as_slice().try_into().map(u128::from_be_bytes).map(IngestId::new);
-            let id = id.map_err(|_| damaged("a message under way has no id"))?;
-            let spooled = entry.spool.as_ref().and_then(|row| row.message.as_ref());
-            let message = spooled.or_else(|| entry.queue.as_ref().and_then(|row| row.message.as_ref()));
-            let blob = blob_of(message.ok_or_else(|| damaged("a message under way is empty"))?)?;
-            let staged = match point.stage(store, &blob).await {
-                Err(Error::BackupDamaged(reason)) => {
-                    restored.leave_out(point, format!("the message {id} under way: {reason}")).await?;
-                    continue;
-                }
-                staged => &staged?,
-            };
-            let entry = &entry;
-            store.transact(|txn| boxed(put_transit(txn, id, entry, staged))).await?;
-            restored.under_way += 1;
+        for entry in readable::<TransitEntry>(point, &name, restored).await?.unwrap_or_default() {
+            match put_message(store, point, &entry).await {
+                Ok(()) => restored.under_way += 1,
+                Err(error) => restored.leave_out_damaged(point, "mail under way", error).await?,
+            }
         }
     }
     Ok(())
+}
+
+async fn put_message(store: &Store, point: &mut OpenPoint, entry: &TransitEntry) -> Result<(), Error> {
+    let id = entry.id.as_slice().try_into().map(u128::from_be_bytes).map(IngestId::new);
+    let id = id.map_err(|_| damaged("a message has no id"))?;
+    let spooled = entry.spool.as_ref().and_then(|row| row.message.as_ref());
+    let message = spooled.or_else(|| entry.queue.as_ref().and_then(|row| row.message.as_ref()));
+    let blob = blob_of(message.ok_or_else(|| damaged("a message is empty"))?)?;
+    let staged = &point.stage(store, &blob).await.map_err(|error| named(&format!("the message {id}"), error))?;
+    store.transact(|txn| boxed(put_transit(txn, id, entry, staged))).await
 }
 
 /// The records of an object; none, and a word about it, when it is damaged.
@@ -133,13 +162,13 @@ async fn readable<T: prost::Message + Default>(
     point: &OpenPoint,
     name: &[u8],
     restored: &mut Restored,
-) -> Result<Vec<T>, Error> {
+) -> Result<Option<Vec<T>>, Error> {
     match bundle::read(&point.target, name).await {
-        Err(Error::BackupDamaged(reason)) => {
-            restored.leave_out(point, format!("domains, aliases, keys or mail under way: {reason}")).await?;
-            Ok(Vec::new())
+        Err(error) => {
+            restored.leave_out_damaged(point, "domains, aliases, keys or mail under way", error).await?;
+            Ok(None)
         }
-        records => records,
+        Ok(records) => Ok(Some(records)),
     }
 }
 

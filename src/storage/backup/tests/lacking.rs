@@ -5,9 +5,10 @@ use posthouse_mail::{AccountId, EmailId, SpecialUse};
 
 use super::{Elsewhere, Rig, seen};
 use crate::address::Alias;
-use crate::backup::bundle::BundleWriter;
+use crate::backup::bundle::{self, BundleWriter};
 use crate::backup::record::SiteEntry;
 use crate::backup::restore::{Restored, Wish, whole};
+use crate::backup::target::rows_path;
 use crate::backup::{Phase, Step, Target, point, run};
 use crate::check::tests::lay;
 use crate::domain::{self, DkimAlgorithm, DkimKey};
@@ -203,6 +204,35 @@ async fn a_damaged_row_outside_an_account_keeps_nothing_else_from_being_taken() 
         // What is subscribed is told by the row's key.
         let subscribed = mailbox::subscriptions(there, ALICE).await.unwrap();
         assert!(subscribed.contains(&"INBOX".to_owned()), "{subscribed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_piece_of_the_sites_facts_keeps_no_other_piece_from_coming_back() {
+    // A domain, its key, its alias: each in a piece of its own.
+    for lost in 0..3 {
+        let rig = Rig::new().await;
+        settle(&rig).await;
+        let id = rig.take().await.point;
+        let target = rig.target().await;
+        let mut row = point::load(&target, &id).await.unwrap();
+        let facts = bundle::read_all::<SiteEntry>(&target, &row.site).await.unwrap();
+        let mut pieces = BundleWriter::<SiteEntry>::new(&target);
+        for fact in &facts {
+            pieces.push(fact).await.unwrap();
+            pieces.cut().await.unwrap();
+        }
+        row.site = pieces.finish().await.unwrap().names;
+        assert!(row.site.len() >= 3, "{facts:?}");
+        point::save(&target, &id, &row).await.unwrap();
+        rig.place().delete(&rows_path(&row.site[lost])).await.unwrap();
+        let (elsewhere, restored) = brought(&target).await;
+        assert!(!restored.left_out.is_empty() && restored.left_out.len() <= 2, "{:?}", restored.left_out);
+        // The domain's name stands in the addresses below it as well.
+        assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+        let alias = crate::address::alias(&elsewhere.store, &address("all@x.test")).await.unwrap();
+        assert_eq!(alias.is_some(), lost != 2);
+        assert_eq!(domain::has_dkim_key(&elsewhere.store, DOMAIN).await, Ok(lost == 2));
     }
 }
 
