@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use posthouse_mail::{AccountId, IngestId, MailboxId, UnixMillis};
 
+use super::lock::Lock;
 use super::record::{AccountEntry, AccountHead, DoneEntry, MailboxEntry};
 use super::target::{Target, rows_path};
 use crate::codec;
@@ -31,6 +32,7 @@ pub(crate) use message::places_of;
 pub(crate) struct Taking<'a> {
     pub store: &'a Store,
     pub target: &'a Target,
+    pub lock: &'a Lock,
     /// Spooled messages begin here: older proofs of deliveries are of no use after a restore.
     pub oldest_spooled: IngestId,
 }
@@ -195,6 +197,7 @@ async fn dones(taking: &Taking<'_>, id: AccountId, closing: u64, damage: &mut Da
     let mut range = keys::dones_from(id, taking.oldest_spooled);
     let mut found = Vec::new();
     loop {
+        taking.lock.renew().await?;
         let tell = |_: &[u8], reason| {
             damage.insert(format!("the proof of a delivery: {reason}"));
         };

@@ -43,12 +43,12 @@ pub(crate) struct Bodies {
 /// One walk over all bodies of the store.
 pub(crate) async fn take(
     store: &Store,
-    (target, lock): (&Target, &mut Lock),
+    (target, lock): (&Target, &Lock),
     packs: Vec<PackRow>,
     progress: Progress<'_>,
 ) -> Result<Bodies, Error> {
-    let mut walk = Walk { store, target, writer: None, taken: Bodies::default() };
-    let mut known = Ascending::new(target, packs);
+    let mut walk = Walk { store, target, lock, writer: None, taken: Bodies::default() };
+    let mut known = Ascending::new(target, lock, packs);
     let mut range = keys::blob_states();
     loop {
         // A snapshot for each page: no snapshot lives long.
@@ -62,7 +62,8 @@ pub(crate) async fn take(
                 missing.push(blob);
             }
         }
-        walk.write(missing, lock).await?;
+        walk.write(missing).await?;
+        lock.renew().await?;
         let Some((key, _)) = page.rows.last() else { break };
         progress(&walk.step(key));
         if !page.more {
@@ -78,13 +79,14 @@ pub(crate) async fn take(
 struct Walk<'a> {
     store: &'a Store,
     target: &'a Target,
+    lock: &'a Lock,
     writer: Option<PackWriter>,
     taken: Bodies,
 }
 
 impl Walk<'_> {
     /// Writes the bodies of these ids, read ahead of the writing.
-    async fn write(&mut self, blobs: Vec<BlobId>, lock: &mut Lock) -> Result<(), Error> {
+    async fn write(&mut self, blobs: Vec<BlobId>) -> Result<(), Error> {
         let store = self.store.clone();
         let read = blobs.into_iter().map(|blob| {
             let store = store.clone();
@@ -99,7 +101,7 @@ impl Walk<'_> {
                 Err(Error::Corrupt(_)) => self.note_damage(blob),
                 Err(error) => return Err(error),
             }
-            lock.renew().await?;
+            self.lock.renew().await?;
         }
         Ok(())
     }
@@ -130,6 +132,7 @@ impl Walk<'_> {
             at += u64::try_from(length).unwrap_or(u64::MAX);
             self.taken.octets += u64::try_from(length).unwrap_or(u64::MAX);
             writer.piece(next).await?;
+            self.lock.renew().await?;
             if length < CONTENT_MAX {
                 return Ok(true);
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use posthouse_mail::BlobId;
 
 use super::bundle;
+use super::lock::Lock;
 use super::pack::{PACKS, PackIndex, Packed};
 use super::point;
 use super::record::PackRow;
@@ -20,10 +21,11 @@ const SMALL_PACKS_MAX: usize = 64;
 
 /// The packs that a run may count on, those of runs that were cut short included. What is more than half dead, and small
 /// packs when there are many, are left out: the run writes anew what lives in them, and they go with the points before it.
-pub(crate) async fn packs(target: &Target) -> Result<Vec<PackRow>, Error> {
+pub(crate) async fn packs(target: &Target, lock: &Lock) -> Result<Vec<PackRow>, Error> {
     let mut told: HashMap<String, PackRow> = HashMap::new();
     // The newest point comes last: what it says of a pack's life holds.
     for id in point::ids(target).await? {
+        lock.renew().await?;
         // A point that cannot be read says nothing; its packs speak for themselves.
         match listed_by(target, &id).await {
             Ok(rows) => told.extend(rows.into_iter().map(|pack| (pack.name.clone(), pack))),
@@ -33,6 +35,7 @@ pub(crate) async fn packs(target: &Target) -> Result<Vec<PackRow>, Error> {
     }
     let mut packs = Vec::new();
     for listed in target.place.list(PACKS).await? {
+        lock.renew().await?;
         if target.is_suspect(&listed.name) {
             continue;
         }
@@ -77,6 +80,7 @@ fn describe(index: &PackIndex, octets: u64) -> Option<PackRow> {
 /// Answers for bodies in ascending order.
 pub(crate) struct Ascending<'t> {
     target: &'t Target,
+    lock: &'t Lock,
     /// The next one to come into reach is at the end.
     ahead: Vec<PackRow>,
     open: Vec<Open>,
@@ -91,15 +95,16 @@ struct Open {
 }
 
 impl<'t> Ascending<'t> {
-    pub fn new(target: &'t Target, mut packs: Vec<PackRow>) -> Self {
+    pub fn new(target: &'t Target, lock: &'t Lock, mut packs: Vec<PackRow>) -> Self {
         packs.sort_by(|a, b| b.first.cmp(&a.first));
-        Self { target, ahead: packs, open: Vec::new(), used: Vec::new() }
+        Self { target, lock, ahead: packs, open: Vec::new(), used: Vec::new() }
     }
 
     /// Whether a body is there. A damaged pack holds nothing.
     pub async fn holds(&mut self, blob: &BlobId) -> Result<bool, Error> {
         let key = blob.as_bytes().as_slice();
         while let Some(row) = self.ahead.pop_if(|row| row.first.as_slice() <= key) {
+            self.lock.renew().await?;
             match PackIndex::load(self.target, &row.name, row.octets).await {
                 Ok(index) => self.open.push(Open { row, index, live: 0 }),
                 Err(Error::BackupDamaged(_)) => {}

@@ -1,5 +1,6 @@
 //! One writer on a target at a time: a prune must not take what a running backup counts on.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ pub(crate) struct Lock {
     place: Place,
     holder: String,
     ttl: Duration,
-    renewed: Instant,
+    renewed: Mutex<Instant>,
     /// Whether it is still to be given back.
     is_held: bool,
 }
@@ -43,7 +44,8 @@ impl Lock {
     pub async fn take(target: &Target) -> Result<Self, Error> {
         let holder = format!("{:032x}", rand::random::<u128>());
         let place = target.place.clone();
-        let mut lock = Self { place, holder, ttl: lock_ttl(target), renewed: Instant::now(), is_held: false };
+        let mut lock =
+            Self { place, holder, ttl: lock_ttl(target), renewed: Mutex::new(Instant::now()), is_held: false };
         if !lock.place.put_new(NAME, lock.content()).await? {
             let other = read(&lock.place).await?.unwrap_or_default();
             let age = Duration::from_millis(now_millis().saturating_sub(other.renewed_at));
@@ -65,13 +67,15 @@ impl Lock {
     }
 
     /// Says that the holder is alive; to be called often, does something now and then.
-    pub async fn renew(&mut self) -> Result<(), Error> {
-        if self.renewed.elapsed() < self.ttl / 4 {
+    pub async fn renew(&self) -> Result<(), Error> {
+        // Nothing can go wrong while this is held.
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        if renewed.elapsed() < self.ttl / 4 {
             return Ok(());
         }
         self.assert_held().await?;
         self.place.put(NAME, self.content()).await?;
-        self.renewed = Instant::now();
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
     }
 
@@ -81,7 +85,8 @@ impl Lock {
         self.place.delete(NAME).await
     }
 
-    async fn assert_held(&self) -> Result<(), Error> {
+    /// Asks the place, however short ago that was: before what another holder must not find done.
+    pub async fn assert_held(&self) -> Result<(), Error> {
         if read(&self.place).await?.is_some_and(|found| found.holder == self.holder) {
             return Ok(());
         }
@@ -90,6 +95,14 @@ impl Lock {
 
     fn content(&self) -> Bytes {
         LockObject { holder: self.holder.clone(), renewed_at: now_millis() }.encode_to_vec().into()
+    }
+}
+
+/// Renews the lock of a command that has one: what only reads a target has none.
+pub(crate) async fn renew(lock: Option<&Lock>) -> Result<(), Error> {
+    match lock {
+        Some(lock) => lock.renew().await,
+        None => Ok(()),
     }
 }
 

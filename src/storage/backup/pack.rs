@@ -9,6 +9,7 @@ use bytes::Bytes;
 use posthouse_mail::BlobId;
 use prost::Message as _;
 
+use super::lock::{self, Lock};
 use super::object::first_frame;
 use super::place::Upload;
 use super::record::{PackIndexRow, PackRow, PackedRow};
@@ -176,17 +177,18 @@ impl PackIndex {
     }
 
     /// Reads every body; the octets of their contents.
-    pub async fn read_back(&self, target: &Target) -> Result<u64, Error> {
+    pub async fn read_back(&self, target: &Target, lock: Option<&Lock>) -> Result<u64, Error> {
         let mut octets = 0;
         let mut rest = self.bodies.as_slice();
         while let Some(first) = rest.first() {
+            lock::renew(lock).await?;
             // Several bodies in one read: most are small.
             let near = rest.iter().take_while(|body| body.end() - first.offset <= WINDOW).count().max(1);
             let (window, behind) = rest.split_at(near);
             rest = behind;
             let end = window.last().unwrap_or(first).end();
             if end - first.offset > WINDOW {
-                octets += self.read_large(target, first).await?;
+                octets += self.read_large((target, lock), first).await?;
                 continue;
             }
             let sealed = target.place.read(&self.name, first.offset..end).await?;
@@ -197,12 +199,13 @@ impl PackIndex {
         Ok(octets)
     }
 
-    async fn read_large(&self, target: &Target, body: &Packed) -> Result<u64, Error> {
+    async fn read_large(&self, (target, lock): (&Target, Option<&Lock>), body: &Packed) -> Result<u64, Error> {
         let mut octets = 0;
         let mut number = 0;
         while let Some(piece) = self.piece(target, body, number).await? {
             octets += u64::try_from(piece.len()).unwrap_or(u64::MAX);
             number += 1;
+            lock::renew(lock).await?;
         }
         if octets == body.size { Ok(octets) } else { Err(named(&self.name, wrong_size(body))) }
     }

@@ -32,8 +32,8 @@ pub async fn prune(target: &Target, keep: usize, progress: Progress<'_>) -> Resu
     if keep == 0 {
         return Err(Error::Refused("at least one point is kept; to remove all, remove the backup itself".to_owned()));
     }
-    let mut lock = Lock::take(target).await?;
-    let outcome = prune_locked(target, &mut lock, keep, progress).await;
+    let lock = Lock::take(target).await?;
+    let outcome = prune_locked(target, &lock, keep, progress).await;
     let released = lock.release().await;
     let pruned = outcome?;
     released?;
@@ -42,22 +42,25 @@ pub async fn prune(target: &Target, keep: usize, progress: Progress<'_>) -> Resu
     Ok(pruned)
 }
 
-async fn prune_locked(target: &Target, lock: &mut Lock, keep: usize, progress: Progress<'_>) -> Result<Pruned, Error> {
+async fn prune_locked(target: &Target, lock: &Lock, keep: usize, progress: Progress<'_>) -> Result<Pruned, Error> {
     let ids = point::ids(target).await?;
     let (old, kept) = ids.split_at(ids.len().saturating_sub(keep));
     // What cannot be read must not be taken for what nobody names: everything that stays is read first.
     let mut named = Named::default();
     for (number, id) in kept.iter().enumerate() {
-        names(target, id, &mut named).await?;
-        lock.renew().await?;
+        names((target, lock), id, &mut named).await?;
         progress(&step(number + 1, kept.len() + 1));
     }
+    // Who took the lock over may have written since what nothing here names.
+    lock.assert_held().await?;
     for id in old {
         point::remove(target, id).await?;
     }
     let mut pruned = Pruned { points: old.len(), kept: kept.len(), ..Pruned::default() };
     for below in [PACKS, ROWS, SUSPECTS] {
-        for listed in target.place.list(below).await? {
+        let listed = target.place.list(below).await?;
+        lock.renew().await?;
+        for listed in listed {
             // The mark on an object goes with it.
             if named.contains(listed.name.strip_prefix(SUSPECTS).unwrap_or(&listed.name)) {
                 continue;
@@ -78,16 +81,20 @@ fn step(done: usize, total: usize) -> Step {
 }
 
 /// Every object that a point names.
-async fn names(target: &Target, id: &str, named: &mut Named) -> Result<(), Error> {
+async fn names((target, lock): (&Target, &Lock), id: &str, named: &mut Named) -> Result<(), Error> {
     let row = point::load(target, id).await?;
     for name in row.site.iter().chain(&row.transit).chain(&row.accounts).chain(&row.packs) {
         named.add(&rows_path(name));
     }
-    for pack in bundle::read_all::<PackRow>(target, &row.packs).await? {
-        named.add(&pack.name);
+    for name in &row.packs {
+        lock.renew().await?;
+        for pack in bundle::read::<PackRow>(target, name).await? {
+            named.add(&pack.name);
+        }
     }
     let mut accounts = Accounts::of(target, Some(row));
     while let Some(entry) = accounts.next().await? {
+        lock.renew().await?;
         // An account that did not change has the same head in many points.
         if !named.add(&rows_path(&entry.head)) {
             continue;

@@ -41,8 +41,8 @@ pub struct Taken {
 
 /// Takes a backup of the whole site.
 pub async fn run(store: &Store, target: &Target, hostname: &str, progress: Progress<'_>) -> Result<Taken, Error> {
-    let mut lock = Lock::take(target).await?;
-    let outcome = Run { store, target, lock: &mut lock }.all(hostname, progress).await;
+    let lock = Lock::take(target).await?;
+    let outcome = Run { store, target, lock: &lock }.all(hostname, progress).await;
     // What went wrong first is what matters.
     let released = lock.release().await;
     match &outcome {
@@ -67,7 +67,7 @@ fn tell(taken: &Taken) {
 struct Run<'a> {
     store: &'a Store,
     target: &'a Target,
-    lock: &'a mut Lock,
+    lock: &'a Lock,
 }
 
 impl Taken {
@@ -78,16 +78,16 @@ impl Taken {
 }
 
 impl Run<'_> {
-    async fn all(&mut self, hostname: &str, progress: Progress<'_>) -> Result<Taken, Error> {
+    async fn all(&self, hostname: &str, progress: Progress<'_>) -> Result<Taken, Error> {
         let started_at = UnixMillis(now_millis());
         let before = self.before().await?;
-        let known = known::packs(self.target).await?;
+        let known = known::packs(self.target, self.lock).await?;
         let first = bodies::take(self.store, (self.target, self.lock), known, progress).await?;
         progress(&Step::of(Phase::Site));
         // The spool comes before the accounts that its mail goes to, the domains after the accounts that they hold.
-        let transit = site::take_transit(self.store, self.target).await?;
+        let transit = site::take_transit(self.store, (self.target, self.lock)).await?;
         let accounts = self.accounts(started_at, &transit, before, progress).await?;
-        let site = site::take(self.store, self.target).await?;
+        let site = site::take(self.store, (self.target, self.lock)).await?;
         let second = bodies::take(self.store, (self.target, self.lock), first.packs.clone(), progress).await?;
         let packs = self.packs(&second.packs).await?;
         let mut row = PointRow {
@@ -109,6 +109,8 @@ impl Run<'_> {
         let of_packs: u64 = second.packs.iter().filter(|p| octets.contains(p.name.as_str())).map(|p| p.octets).sum();
         row.written = of_packs + site.bundle.written + transit.bundle.written + accounts.written + packs.written;
         let id = point::id_at(started_at);
+        // A prune by who took the lock over may have removed what this point names.
+        self.lock.assert_held().await?;
         point::save(self.target, &id, &row).await?;
         let written = Written { packs: octets.into_iter().map(str::to_owned).collect() };
         let verified = verify::after_run((self.target, self.lock), (&id, &row), &written, progress).await?;
@@ -143,14 +145,14 @@ impl Run<'_> {
 
     /// Every account, one after the other.
     async fn accounts(
-        &mut self,
+        &self,
         started_at: UnixMillis,
         transit: &Transit,
         before: Option<PointRow>,
         progress: Progress<'_>,
     ) -> Result<TakenAccounts, Error> {
         let oldest_spooled = transit.oldest_spooled.unwrap_or_else(|| account::none_spooled(started_at));
-        let taking = Taking { store: self.store, target: self.target, oldest_spooled };
+        let taking = Taking { store: self.store, target: self.target, lock: self.lock, oldest_spooled };
         let mut before = Accounts::of(self.target, before);
         let mut list = BundleWriter::new(self.target);
         let mut done = TakenAccounts::default();
@@ -171,6 +173,10 @@ impl Run<'_> {
                     Err(Error::Corrupt(reason)) => done.damaged.push(format!("account {id}: {reason}")),
                     Err(error) => return Err(error),
                 }
+                self.lock.renew().await?;
+            }
+            if number.is_multiple_of(64) {
+                // Shards without an account take their time too.
                 self.lock.renew().await?;
             }
             let TakenAccounts { count, messages, written, .. } = done;

@@ -10,6 +10,7 @@ use posthouse_mail::{Domain, DomainId, IngestId, UnixMillis};
 
 use super::account::{Damage, readable};
 use super::bundle::{Bundle, BundleWriter};
+use super::lock::Lock;
 use super::record::{AliasEntry, DkimEntry, DomainEntry, SecretEntry, SiteEntry, SiteFact, TransitEntry, WorkEntry};
 use super::target::Target;
 use crate::codec;
@@ -35,8 +36,8 @@ pub(crate) struct Site {
 }
 
 /// Facts of the site.
-pub(crate) async fn take(store: &Store, target: &Target) -> Result<Site, Error> {
-    let mut taker = Taker { store, writer: BundleWriter::new(target), damaged: Damage::new() };
+pub(crate) async fn take(store: &Store, (target, lock): (&Target, &Lock)) -> Result<Site, Error> {
+    let mut taker = Taker { store, lock, writer: BundleWriter::new(target), damaged: Damage::new() };
     taker.domains().await?;
     taker.secrets().await?;
     Ok(Site { bundle: taker.writer.finish().await?, damaged: taker.damaged })
@@ -44,6 +45,7 @@ pub(crate) async fn take(store: &Store, target: &Target) -> Result<Site, Error> 
 
 struct Taker<'a> {
     store: &'a Store,
+    lock: &'a Lock,
     writer: BundleWriter<'a, SiteEntry>,
     damaged: Damage,
 }
@@ -64,6 +66,7 @@ impl Taker<'_> {
             }
             let Some(next) = next else { break };
             names.begin = next;
+            self.lock.renew().await?;
         }
         if unreadable.is_empty() { Ok(()) } else { self.domains_by_their_rows(&unreadable).await }
     }
@@ -88,6 +91,7 @@ impl Taker<'_> {
     }
 
     async fn domain(&mut self, id: DomainId, name: &str) -> Result<(), Error> {
+        self.lock.renew().await?;
         let mut txn = self.store.snapshot();
         let row = codec::get::<DomainRow>(&mut txn, &keys::domain(id)).await;
         let what = || format!("the settings of the domain {name}");
@@ -122,6 +126,7 @@ impl Taker<'_> {
     async fn aliases(&mut self, id: DomainId, name: &str) -> Result<(), Error> {
         let mut range = keys::addresses(id);
         loop {
+            self.lock.renew().await?;
             let tell = |key: &[u8], reason| {
                 let local = KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).unwrap_or_default();
                 let local = String::from_utf8_lossy(&local);
@@ -173,11 +178,12 @@ pub(crate) struct Transit {
 }
 
 /// Takes the mail under way.
-pub(crate) async fn take_transit(store: &Store, target: &Target) -> Result<Transit, Error> {
+pub(crate) async fn take_transit(store: &Store, (target, lock): (&Target, &Lock)) -> Result<Transit, Error> {
     let mut writer = BundleWriter::new(target);
     let (mut spool, mut queue) = (keys::spools(), keys::queue_messages());
     let (mut oldest_spooled, mut messages, mut damaged) = (None, 0, Vec::new());
     loop {
+        lock.renew().await?;
         let mut txn = store.snapshot();
         let spooled = txn.range_sealed(RangeRequest::new(&spool.begin, &spool.end).limit(TRANSIT_STEP)).await?;
         let queued = txn.range_sealed(RangeRequest::new(&queue.begin, &queue.end).limit(TRANSIT_STEP)).await?;

@@ -139,6 +139,14 @@ impl Rig {
         self.expunge(&[2]).await;
     }
 
+    /// So many messages, each with a body of its own.
+    pub async fn add(&self, count: usize) {
+        for _ in 0..count {
+            let item = self.fixture.message(message::Target::Role(SpecialUse::Inbox), 1000).await;
+            self.fixture.append(&item).await.unwrap();
+        }
+    }
+
     /// A body that no compression makes smaller.
     async fn noise(&self, octets: usize) -> crate::StagedBody {
         let mut noise = vec![0; octets];

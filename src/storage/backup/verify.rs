@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use posthouse_conf::backup::Verify as Depth;
 
 use super::bundle;
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use super::pack::PackIndex;
 use super::point;
 use super::record::{PackRow, PointRow};
@@ -83,7 +83,7 @@ pub async fn verify(target: &Target, progress: Progress<'_>) -> Result<Verified,
 
 /// Reads a point back that was just written, as deep as `backup.verify` says. Its packs must not be pruned meanwhile.
 pub(crate) async fn after_run(
-    (target, lock): (&Target, &mut Lock),
+    (target, lock): (&Target, &Lock),
     (id, row): (&str, &PointRow),
     written: &Written,
     progress: Progress<'_>,
@@ -102,7 +102,7 @@ pub(crate) async fn after_run(
 struct Reader<'a, 'p> {
     target: &'a Target,
     /// Of the run that this is a part of.
-    lock: Option<&'a mut Lock>,
+    lock: Option<&'a Lock>,
     /// Packs that were read with another point.
     seen: HashSet<String>,
     verified: Verified,
@@ -123,28 +123,21 @@ impl Reader<'_, '_> {
         let mut whole = Vec::new();
         for (number, pack) in packs.iter().enumerate() {
             (self.progress)(&self.verified.step(number, packs.len() + 1));
-            renew(&mut self.lock).await?;
+            lock::renew(self.lock).await?;
             let loaded = PackIndex::load(target, &pack.name, pack.octets).await;
             let Some(index) = self.verified.absorb(loaded)? else { continue };
             whole.push(pack.clone());
             if is_read(&pack.name) && self.seen.insert(pack.name.clone()) {
                 self.verified.packs += 1;
                 self.verified.bodies += u64::try_from(index.bodies().len()).unwrap_or(u64::MAX);
-                match self.verified.absorb(index.read_back(target).await)? {
+                match self.verified.absorb(index.read_back(target, self.lock).await)? {
                     Some(octets) => self.verified.octets += octets,
                     None => target.suspect(&pack.name).await?,
                 }
             }
         }
-        names::walk((target, &mut self.lock), (id, row), &whole, &mut self.verified).await?;
+        names::walk((target, self.lock), (id, row), &whole, &mut self.verified).await?;
         (self.progress)(&self.verified.step(packs.len() + 1, packs.len() + 1));
         Ok(())
-    }
-}
-
-async fn renew(lock: &mut Option<&mut Lock>) -> Result<(), Error> {
-    match lock {
-        Some(lock) => lock.renew().await,
-        None => Ok(()),
     }
 }

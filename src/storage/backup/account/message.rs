@@ -28,6 +28,7 @@ pub(super) async fn base(
     let mut writer = RunWriter::new(taking.target);
     let mut range = KeyRange { end: keys::email(id, EmailId::new(end)).to_vec(), ..keys::emails(id) };
     loop {
+        taking.lock.renew().await?;
         let mut txn = taking.store.snapshot();
         let limit = taking.target.settings.rows_at_once.max(1);
         let tell = |key: &[u8], reason| {

@@ -103,6 +103,7 @@ impl<'a, 't> Rounds<'a, 't> {
         let places: Vec<(u64, u32)> = touched.places.into_iter().collect();
         let mut found = BTreeMap::new();
         for step in places.chunks(self.taking.target.settings.rows_at_once.max(1)) {
+            self.taking.lock.renew().await?;
             let mut txn = self.taking.store.snapshot();
             self.look(&mut txn, step, &mut found).await?;
         }

@@ -7,6 +7,7 @@ use posthouse_mail::{IngestId, MailboxId, SpecialUse, Uid};
 use super::{Rig, uids};
 use crate::backup::account::{self, Taking};
 use crate::backup::image::AccountImage;
+use crate::backup::lock::Lock;
 use crate::fixture::{ALICE, flags, writer};
 use crate::message::{self, Expunge, ExpungeWhich, FlagChange, SetFlags};
 use crate::{change_log, mailbox};
@@ -104,12 +105,13 @@ async fn an_account_is_what_it_was_at_its_closing_modseq() {
         let rig = Rig::new().await;
         rig.fixture.fill(30).await;
         let (target, mut dice) = (rig.target().await, Dice(seed));
+        let lock = Lock::take(&target).await.unwrap();
         let mut history: BTreeMap<u64, State> = BTreeMap::new();
         history.extend([state(&rig).await]);
         let mut before = None;
         for _ in 0..2 {
-            let taking =
-                Taking { store: &rig.fixture.store, target: &target, oldest_spooled: IngestId::new(u128::MAX) };
+            let (store, oldest_spooled) = (&rig.fixture.store, IngestId::new(u128::MAX));
+            let taking = Taking { store, target: &target, lock: &lock, oldest_spooled };
             let earlier = before.clone();
             let mut take = Box::pin(account::take(&taking, ALICE, earlier.as_ref()));
             let changes = async {

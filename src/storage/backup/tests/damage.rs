@@ -155,6 +155,69 @@ async fn the_lock_is_held_while_a_run_is_read_back() {
     assert!(begun && !is_read, "nobody asked for the lock while the packs were read");
 }
 
+#[tokio::test]
+async fn a_run_whose_lock_was_taken_away_makes_no_point() {
+    let mut rig = Rig::new().await;
+    rig.settings.lock_ttl = posthouse_conf::Span::ms(0);
+    rig.fill().await;
+    // Nothing is new for the second one.
+    rig.take().await;
+    let lock = rig.dir.path().join("backup/lock");
+    let mut take_away = |step: &crate::backup::Step| {
+        if step.phase == crate::backup::Phase::Accounts && step.done == step.total {
+            std::fs::remove_file(&lock).unwrap();
+        }
+    };
+    let target = rig.target().await;
+    let ended = run(&rig.fixture.store, &target, "h", &mut take_away).await;
+    assert!(matches!(ended, Err(Error::Refused(_))), "{ended:?}");
+    assert_eq!(target.points().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_prune_whose_lock_was_taken_away_removes_nothing() {
+    let rig = Rig::new().await;
+    rig.take().await;
+    rig.take().await;
+    let lock = rig.dir.path().join("backup/lock");
+    // So recently was it renewed that nobody would ask by himself.
+    let mut take_away = |step: &crate::backup::Step| {
+        if step.done + 1 == step.total {
+            std::fs::remove_file(&lock).unwrap();
+        }
+    };
+    let target = rig.target().await;
+    let ended = prune(&target, 1, &mut take_away).await;
+    assert!(matches!(ended, Err(Error::Refused(_))), "{ended:?}");
+    assert_eq!(target.points().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_lock_is_renewed_whatever_takes_long() {
+    let mut rig = Rig::of(Kind::Memory).await;
+    rig.settings.lock_ttl = posthouse_conf::Span::ms(0);
+    rig.settings.pack_max = posthouse_conf::Size::kib(1);
+    rig.fill().await;
+    // Many packs, and an account of many parts.
+    rig.add(60).await;
+    rig.take().await;
+    rig.add(60).await;
+    rig.memory.asked_for();
+    rig.take().await;
+    let of_run = rig.memory.asked_for();
+    let target = rig.target().await;
+    rig.memory.asked_for();
+    prune(&target, 1, &mut |_| {}).await.unwrap();
+    let of_prune = rig.memory.asked_for();
+    for asked in [of_run, of_prune] {
+        let asked: Vec<&String> = asked.iter().skip_while(|name| !name.ends_with("/lock")).collect();
+        let longest = asked.split(|name| name.ends_with("/lock")).max_by_key(|between| between.len()).unwrap();
+        assert!(asked.len() > 20, "{asked:?}");
+        // With a lifetime of zero every chance to renew it is taken.
+        assert!(longest.len() <= 8, "between two renewals: {longest:?}");
+    }
+}
+
 async fn an_encrypted_backup_opens_with_its_key_only(rig: Rig) {
     rig.fill().await;
     let access = |secret: Option<&str>| Access { secret: secret.map(|s| Secret::new(s.to_owned())), ..rig.access() };

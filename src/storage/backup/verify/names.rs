@@ -8,7 +8,7 @@ use posthouse_mail::BlobId;
 use super::Verified;
 use crate::backup::account;
 use crate::backup::bundle;
-use crate::backup::lock::Lock;
+use crate::backup::lock::{self, Lock};
 use crate::backup::pack::PackIndex;
 use crate::backup::point::Accounts;
 use crate::backup::record::{AccountEntry, GoneEntry, MessageEntry, PackRow, PointRow, SiteEntry, TransitEntry};
@@ -18,7 +18,7 @@ use crate::record::transport::TransitRow;
 
 /// Walks one point.
 pub(super) async fn walk(
-    (target, lock): (&Target, &mut Option<&mut Lock>),
+    (target, lock): (&Target, Option<&Lock>),
     (id, row): (&str, &PointRow),
     packs: &[PackRow],
     verified: &mut Verified,
@@ -27,8 +27,8 @@ pub(super) async fn walk(
     let at_once = u64::try_from(target.settings.index_max.max(1)).unwrap_or(u64::MAX);
     let parts = bodies.div_ceil(at_once).max(1);
     for part in 0..parts {
-        let held = Held::load(target, packs, (part, parts)).await?;
-        let mut walk = Walk { target, lock: &mut *lock, point: id, held, counts: part == 0, verified };
+        let held = Held::load((target, lock), packs, (part, parts)).await?;
+        let mut walk = Walk { target, lock, point: id, held, counts: part == 0, verified };
         walk.under_way(row).await?;
         walk.accounts(row).await?;
         if part == 0 {
@@ -50,9 +50,14 @@ struct Held {
 }
 
 impl Held {
-    async fn load(target: &Target, packs: &[PackRow], part: (u64, u64)) -> Result<Self, Error> {
+    async fn load(
+        (target, lock): (&Target, Option<&Lock>),
+        packs: &[PackRow],
+        part: (u64, u64),
+    ) -> Result<Self, Error> {
         let mut held = Self { ids: Vec::new(), part };
         for pack in packs {
+            lock::renew(lock).await?;
             let index = PackIndex::load(target, &pack.name, pack.octets).await?;
             let ids = index.bodies().iter().map(|body| half(&body.blob));
             let of_part: Vec<u128> = ids.filter(|id| held.is_of_part(*id)).collect();
@@ -78,9 +83,9 @@ fn half(blob: &BlobId) -> u128 {
     u128::from_be_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
 }
 
-struct Walk<'a, 'l> {
+struct Walk<'a> {
     target: &'a Target,
-    lock: &'a mut Option<&'l mut Lock>,
+    lock: Option<&'a Lock>,
     point: &'a str,
     held: Held,
     /// The first walk counts what it sees.
@@ -88,7 +93,7 @@ struct Walk<'a, 'l> {
     verified: &'a mut Verified,
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_> {
     async fn under_way(&mut self, row: &PointRow) -> Result<(), Error> {
         for name in &row.transit {
             for entry in self.bundle::<TransitEntry>(name).await? {
@@ -112,7 +117,7 @@ impl Walk<'_, '_> {
                 Err(Error::BackupDamaged(_)) => continue,
                 Err(error) => return Err(error),
             };
-            super::renew(self.lock).await?;
+            lock::renew(self.lock).await?;
             self.verified.accounts += u64::from(self.counts);
             let head = account::head(self.target, &entry).await;
             let Some(head) = self.verified.absorb(head)? else {
@@ -136,6 +141,7 @@ impl Walk<'_, '_> {
 
     /// The records of an object; none, and a mark, when it is damaged.
     async fn bundle<T: prost::Message + Default>(&mut self, name: &[u8]) -> Result<Vec<T>, Error> {
+        lock::renew(self.lock).await?;
         let read = bundle::read::<T>(self.target, name).await;
         let records = self.verified.absorb(read)?;
         if records.is_none() {
