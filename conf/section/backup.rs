@@ -29,7 +29,7 @@ pub struct Backup {
     pub verify: Verify,
     /// Longest wait for one read or write of the target.
     pub timeout: Span,
-    /// A lock on the target that was not renewed for so long is taken over.
+    /// A lock on the target that was not renewed for so long, or for as long as its holder asks, is taken over.
     pub lock_ttl: Span,
     pub object_store: ObjectStore,
 }

@@ -47,23 +47,33 @@ impl Lock {
         let mut lock =
             Self { place, holder, ttl: lock_ttl(target), renewed: Mutex::new(Instant::now()), is_held: false };
         if !lock.place.put_new(NAME, lock.content()).await? {
-            let other = read(&lock.place).await?.unwrap_or_default();
-            let age = Duration::from_millis(now_millis().saturating_sub(other.renewed_at));
-            if age <= lock.ttl {
-                return Err(Error::Refused(format!(
-                    "another command works on {} (last seen {} s ago); if it was killed, wait {} s or remove the object `{NAME}`",
-                    target.location,
-                    age.as_secs(),
-                    lock.ttl.saturating_sub(age).as_secs() + 1,
-                )));
-            }
-            lock.place.delete(NAME).await?;
-            lock.place.put_new(NAME, lock.content()).await?;
+            lock.take_over(&target.location).await?;
         }
         lock.assert_held().await?;
         lock.is_held = true;
         lock.place.tidy().await?;
         Ok(lock)
+    }
+
+    /// Takes the place of a holder that has been silent for as long as both allow: the holder renews by its own settings,
+    /// and what it says of the time is its own clock's word.
+    async fn take_over(&self, location: &str) -> Result<(), Error> {
+        let found = self.place.get(NAME, MAX).await?.unwrap_or_default();
+        let other = decode(found.clone());
+        let ttl = self.ttl.max(Duration::from_millis(other.ttl));
+        // Asked after the content was read: one that was renewed since is young.
+        let age = self.place.age(NAME).await?;
+        if let Some(age) = age.filter(|age| *age < ttl) {
+            return Err(Error::Refused(format!(
+                "another command works on {location} (last seen {} s ago); if it was killed, wait {} s or remove the object `{NAME}`",
+                age.as_secs(),
+                ttl.saturating_sub(age).as_secs() + 1,
+            )));
+        }
+        if self.place.replace(NAME, &found, self.content()).await? {
+            return Ok(());
+        }
+        Err(Error::Refused(format!("another command began to work on {location} at the same moment")))
     }
 
     /// Says that the holder is alive; to be called often, does something now and then.
@@ -94,7 +104,8 @@ impl Lock {
     }
 
     fn content(&self) -> Bytes {
-        LockObject { holder: self.holder.clone(), renewed_at: now_millis() }.encode_to_vec().into()
+        let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
+        LockObject { holder: self.holder.clone(), renewed_at: now_millis(), ttl }.encode_to_vec().into()
     }
 }
 
@@ -107,9 +118,12 @@ pub(crate) async fn renew(lock: Option<&Lock>) -> Result<(), Error> {
 }
 
 async fn read(place: &Place) -> Result<Option<LockObject>, Error> {
-    let found = place.get(NAME, MAX).await?;
-    // A lock that was cut short while it was written counts as silent for ever.
-    Ok(found.map(|octets| LockObject::decode(octets).unwrap_or_default()))
+    Ok(place.get(NAME, MAX).await?.map(decode))
+}
+
+/// One that was cut short while it was written is nobody's, and ends by its age.
+fn decode(octets: Bytes) -> LockObject {
+    LockObject::decode(octets).unwrap_or_default()
 }
 
 pub(crate) fn now_millis() -> u64 {

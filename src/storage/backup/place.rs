@@ -8,7 +8,7 @@ mod folder;
 
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -72,6 +72,33 @@ impl Place {
         match &self.kind {
             Kind::Folder(folder) => self.timed(name, folder.put_new(name, content)).await,
             Kind::Bucket(bucket) => bucket.put_new(name, content).await,
+        }
+    }
+
+    /// Writes over an object that still holds `old`, or over none; whether it did.
+    pub async fn replace(&self, name: &str, old: &Bytes, new: Bytes) -> Result<bool, Error> {
+        match &self.kind {
+            Kind::Folder(folder) => self.timed(name, folder.replace(name, old.clone(), new)).await,
+            Kind::Bucket(bucket) => bucket.replace(name, old, new).await,
+        }
+    }
+
+    /// How long ago an object was written, by the place's own clock: those of two machines need not agree. `None`: it is gone.
+    pub async fn age(&self, name: &str) -> Result<Option<Duration>, Error> {
+        let probe = format!("{UNFINISHED}{:032x}", rand::random::<u128>());
+        self.put(&probe, Bytes::new()).await?;
+        let now = self.written_at(&probe).await?;
+        let then = self.written_at(name).await?;
+        self.delete(&probe).await?;
+        // Whoever removed the probe holds the lock, and what he has written is new.
+        let age = |then: SystemTime| now.and_then(|now| now.duration_since(then).ok()).unwrap_or_default();
+        Ok(then.map(age))
+    }
+
+    async fn written_at(&self, name: &str) -> Result<Option<SystemTime>, Error> {
+        match &self.kind {
+            Kind::Folder(folder) => self.timed(name, folder.written_at(name)).await,
+            Kind::Bucket(bucket) => bucket.written_at(name).await,
         }
     }
 

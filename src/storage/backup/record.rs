@@ -43,8 +43,12 @@ pub(crate) struct KeyRow {
 pub(crate) struct LockObject {
     #[prost(string, tag = "1")]
     pub holder: String,
+    /// By the holder's clock: for whoever looks at it, no proof of anything.
     #[prost(uint64, tag = "2")]
     pub renewed_at: u64,
+    /// Milliseconds of silence after which the holder gives it up; 0: it does not say.
+    #[prost(uint64, tag = "3")]
+    pub ttl: u64,
 }
 
 /// One point. The lists are bundles, named by their contents.

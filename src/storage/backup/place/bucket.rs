@@ -7,14 +7,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    Error as StoreError, MultipartId, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    Error as StoreError, MultipartId, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
 };
 use posthouse_conf::Backup as Settings;
 
@@ -118,16 +118,66 @@ impl Bucket {
         if self.size(name).await?.is_some() {
             return Ok(false);
         }
-        let (path, octets) = (self.path(name)?, u64::try_from(content.len()).unwrap_or(u64::MAX));
+        let path = self.path(name)?;
         let put = self.store.put_opts(&path, PutPayload::from(content.clone()), PutOptions::from(PutMode::Create));
         match self.within(name, put).await? {
             Ok(_) => Ok(true),
             // It may be ours all the same, by a request whose answer was lost.
-            Err(StoreError::AlreadyExists { .. }) => match self.get(name, octets).await {
-                Err(Error::BackupDamaged(_)) => Ok(false),
-                found => Ok(found?.is_some_and(|found| found == content)),
-            },
+            Err(StoreError::AlreadyExists { .. }) => self.holds(name, &content).await,
             Err(error) => Err(self.failed(name, error)),
+        }
+    }
+
+    pub async fn replace(&self, name: &str, old: &Bytes, new: Bytes) -> Result<bool, Error> {
+        let path = self.path(name)?;
+        let request = async {
+            let answer = self.store.get(&path).await?;
+            let version = UpdateVersion { e_tag: answer.meta.e_tag.clone(), version: answer.meta.version.clone() };
+            Ok((version, answer.bytes().await?))
+        };
+        let (version, found) = match self.within(name, request).await? {
+            Ok(found) => found,
+            Err(error) => {
+                self.or_missing(name, error)?;
+                return self.put_new(name, new).await;
+            }
+        };
+        if found != old {
+            return Ok(false);
+        }
+        if version.e_tag.is_none() {
+            return self.remove_and_put(name, new).await;
+        }
+        let put = self.store.put_opts(&path, PutPayload::from(new.clone()), PutMode::Update(version).into());
+        match self.within(name, put).await? {
+            Ok(_) => Ok(true),
+            Err(StoreError::Precondition { .. }) => self.holds(name, &new).await,
+            Err(StoreError::NotImplemented { .. } | StoreError::NotSupported { .. }) => {
+                self.remove_and_put(name, new).await
+            }
+            Err(error) if error.to_string().contains("NotImplemented") => self.remove_and_put(name, new).await,
+            Err(error) => Err(self.failed(name, error)),
+        }
+    }
+
+    /// As well as it goes with a service that cannot compare before it writes: who writes new is one only.
+    async fn remove_and_put(&self, name: &str, new: Bytes) -> Result<bool, Error> {
+        self.delete(name).await?;
+        self.put_new(name, new).await
+    }
+
+    async fn holds(&self, name: &str, content: &Bytes) -> Result<bool, Error> {
+        match self.get(name, u64::try_from(content.len()).unwrap_or(u64::MAX)).await {
+            Err(Error::BackupDamaged(_)) => Ok(false),
+            found => Ok(found?.is_some_and(|found| found == content)),
+        }
+    }
+
+    pub async fn written_at(&self, name: &str) -> Result<Option<SystemTime>, Error> {
+        let path = self.path(name)?;
+        match self.within(name, self.store.head(&path)).await? {
+            Ok(found) => Ok(Some(found.last_modified.into())),
+            Err(error) => self.or_missing(name, error).map(|()| None),
         }
     }
 

@@ -1,11 +1,12 @@
 //! A backup in a folder: one file an object, made under a name of its own, synced, then renamed.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -28,6 +29,15 @@ pub(super) struct Part {
 /// Where it is made; removed with this value unless it got its name.
 struct Made(PathBuf);
 
+impl Made {
+    /// A name that nobody else has; the folder above it is made.
+    fn in_folder(root: &Path) -> Result<Self, Error> {
+        let path = root.join(UNFINISHED).join(format!("{:032x}", rand::random::<u128>()));
+        make_parent(&path)?;
+        Ok(Self(path))
+    }
+}
+
 impl Drop for Made {
     fn drop(&mut self) {
         // After the rename there is none.
@@ -43,15 +53,43 @@ impl Folder {
     pub async fn put_new(&self, name: &str, content: Bytes) -> Result<bool, Error> {
         let (root, name) = (self.root.clone(), name.to_owned());
         blocking(move || {
-            let path = root.join(&name);
+            let (path, made) = (root.join(&name), Made::in_folder(&root)?);
             make_parent(&path)?;
-            let mut file = match File::options().write(true).create_new(true).mode(0o600).open(&path) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-                file => file.map_err(|error| failed(&error, &path))?,
-            };
-            file.write_all(&content).and_then(|()| file.sync_all()).map_err(|error| failed(&error, &path))?;
+            write_new(&made.0, &content).map_err(|error| failed(&error, &made.0))?;
+            let is_new = link_new(&made.0, &path, &content)?;
             sync_folders(&root, &path)?;
-            Ok(true)
+            Ok(is_new)
+        })
+        .await
+    }
+
+    /// A file cannot be compared and written in one step. So it is taken aside first, which one only can do; had it become
+    /// another meanwhile, it gets its name back.
+    pub async fn replace(&self, name: &str, old: Bytes, new: Bytes) -> Result<bool, Error> {
+        let (root, path) = (self.root.clone(), self.root.join(name));
+        let is_old = blocking(move || {
+            let aside = Made::in_folder(&root)?;
+            match fs::rename(&path, &aside.0) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+                renamed => renamed.map_err(|error| failed(&error, &path))?,
+            }
+            let found = fs::read(&aside.0).map_err(|error| failed(&error, &aside.0))?;
+            if found == old {
+                return Ok(true);
+            }
+            link_new(&aside.0, &path, &found)?;
+            Ok(false)
+        })
+        .await?;
+        if is_old { self.put_new(name, new).await } else { Ok(false) }
+    }
+
+    pub async fn written_at(&self, name: &str) -> Result<Option<SystemTime>, Error> {
+        let path = self.root.join(name);
+        blocking(move || match fs::metadata(&path).and_then(|found| found.modified()) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&error, &path)),
         })
         .await
     }
@@ -104,11 +142,9 @@ impl Folder {
     pub async fn upload(&self, name: &str) -> Result<Part, Error> {
         let (root, name) = (self.root.clone(), name.to_owned());
         blocking(move || {
-            let path = root.join(UNFINISHED).join(format!("{:032x}", rand::random::<u128>()));
-            make_parent(&path)?;
-            let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-            let file = Arc::new(file.map_err(|error| failed(&error, &path))?);
-            Ok(Part { root, file, made: Made(path), name })
+            let made = Made::in_folder(&root)?;
+            let file = Arc::new(open_new(&made.0).map_err(|error| failed(&error, &made.0))?);
+            Ok(Part { root, file, made, name })
         })
         .await
     }
@@ -136,6 +172,32 @@ impl Part {
             sync_folders(&self.root, &path)
         })
         .await
+    }
+}
+
+fn open_new(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = open_new(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Gives a file, whole as it is, another name too, unless there is one of that name; whether it did.
+fn link_new(from: &Path, to: &Path, content: &[u8]) -> Result<bool, Error> {
+    let linked = match fs::hard_link(from, to) {
+        // Some file systems know one name for a file only: there it is seen while it is written.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+            write_new(to, content)
+        }
+        linked => linked,
+    };
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed(&error, to)),
     }
 }
 

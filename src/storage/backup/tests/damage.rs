@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use posthouse_mail::secret::Secret;
 
 use super::{Elsewhere, Kind, Rig, in_every_place, seen};
-use crate::backup::lock::Lock;
+use crate::backup::lock::{Lock, now_millis};
+use crate::backup::record::LockObject;
 use crate::backup::{Access, Target, prune, run, verify};
 use crate::error::Error;
 use crate::fixture::ALICE;
@@ -16,6 +18,8 @@ in_every_place! {
     what_was_found_damaged_is_written_anew
     a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used
     a_lock_holds_until_it_has_been_silent_for_long
+    a_lock_is_taken_over_only_as_it_was_seen
+    a_holder_whose_clock_is_wrong_keeps_its_lock
     an_encrypted_backup_opens_with_its_key_only
     a_place_with_something_else_is_no_target
 }
@@ -120,18 +124,94 @@ async fn a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used(m
 }
 
 async fn a_lock_holds_until_it_has_been_silent_for_long(mut rig: Rig) {
+    let held = Lock::take(&rig.target().await).await.unwrap();
+    // However impatient the other one is: the holder renews by its own settings.
+    rig.settings.lock_ttl = posthouse_conf::Span::ms(0);
     let target = rig.target().await;
-    let held = Lock::take(&target).await.unwrap();
     let refused = run(&rig.fixture.store, &target, "h", &mut |_| {}).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
-    rig.settings.lock_ttl = posthouse_conf::Span::ms(0);
-    // A lock counts whole milliseconds.
-    let taken_at = std::time::Instant::now();
-    while taken_at.elapsed() < Duration::from_millis(3) {
-        tokio::task::yield_now().await;
-    }
+    held.release().await.unwrap();
+    let held = Lock::take(&target).await.unwrap();
     rig.take().await;
     assert!(matches!(held.release().await, Err(Error::Refused(_))), "it is another's");
+}
+
+async fn a_lock_is_taken_over_only_as_it_was_seen(rig: Rig) {
+    let place = rig.place();
+    rig.lay("lock", b"silent").await;
+    let silent = Bytes::from_static(b"silent");
+    assert_eq!(place.replace("lock", &silent, "one".into()).await, Ok(true));
+    assert_eq!(place.replace("lock", &silent, "other".into()).await, Ok(false));
+    assert_eq!(rig.octets("lock").await, b"one");
+    place.delete("lock").await.unwrap();
+    assert_eq!(place.replace("lock", &silent, "third".into()).await, Ok(true));
+    assert_eq!(rig.octets("lock").await, b"third");
+    let left: Vec<String> = rig.names().await.into_iter().filter(|name| name.starts_with("unfinished")).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_takes_a_silent_lock_over() {
+    for kind in [Kind::Folder, Kind::Memory] {
+        let rig = Rig::of(kind).await;
+        for _ in 0..50 {
+            rig.lay("lock", b"silent").await;
+            let mut takers = tokio::task::JoinSet::new();
+            for number in 0..4 {
+                let place = rig.place();
+                let silent = Bytes::from_static(b"silent");
+                takers.spawn(async move { place.replace("lock", &silent, format!("{number}").into()).await.unwrap() });
+            }
+            let won = takers.join_all().await.into_iter().filter(|won| *won).count();
+            assert_eq!(won, 1, "{kind:?}");
+        }
+    }
+}
+
+/// The wall clocks of two machines need not agree: how old a lock is, is told by the clock of the place.
+async fn a_holder_whose_clock_is_wrong_keeps_its_lock(rig: Rig) {
+    let target = rig.target().await;
+    // As a release before this one writes it: it does not say how long it lives.
+    for renewed_at in [0, 1, now_millis() / 2, u64::MAX] {
+        let other = LockObject { holder: "other".to_owned(), renewed_at, ttl: 0 };
+        rig.lay("lock", &prost::Message::encode_to_vec(&other)).await;
+        let refused = Lock::take(&target).await.err();
+        assert!(matches!(refused, Some(Error::Refused(_))), "{renewed_at}: {refused:?}");
+    }
+    // Nor is one that is still empty, as it was made this moment.
+    rig.lay("lock", b"").await;
+    assert!(matches!(Lock::take(&target).await.err(), Some(Error::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_silent_holder_whose_clock_is_ahead_loses_its_lock() {
+    let rig = Rig::new().await;
+    let target = rig.target().await;
+    let other = LockObject { holder: "other".to_owned(), renewed_at: u64::MAX, ttl: 1000 };
+    rig.lay("lock", &prost::Message::encode_to_vec(&other)).await;
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    let lock = std::fs::File::options().write(true).open(rig.dir.path().join("backup/lock")).unwrap();
+    lock.set_modified(long_ago).unwrap();
+    Lock::take(&target).await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_a_folder_appears_with_all_of_its_content() {
+    let rig = Rig::new().await;
+    let content = vec![7; 100_000];
+    for number in 0..50 {
+        let name = format!("a{number}");
+        let path = rig.dir.path().join("backup").join(&name);
+        let looked = std::thread::spawn(move || {
+            loop {
+                if let Ok(octets) = std::fs::read(&path) {
+                    return octets.len();
+                }
+            }
+        });
+        assert_eq!(rig.place().put_new(&name, content.clone().into()).await, Ok(true));
+        assert_eq!(looked.join().unwrap(), content.len());
+    }
 }
 
 #[tokio::test]
