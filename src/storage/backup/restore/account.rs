@@ -12,7 +12,7 @@ use super::site::found_domain;
 use super::{Restored, Rights};
 use crate::address;
 use crate::backup::image::{AccountImage, OpenPoint};
-use crate::backup::record::{AccountEntry, PlaceEntry};
+use crate::backup::record::{AccountEntry, DoneEntry, PlaceEntry};
 use crate::blob;
 use crate::codec;
 use crate::error::Error;
@@ -20,7 +20,7 @@ use crate::keys::{self, BlobOwner};
 use crate::message::read::{is_deleted, is_seen};
 use crate::message::{AppendBody, CHUNK};
 use crate::record::account::IdRow;
-use crate::record::{AccountRow, AddressRow, DomainRow, EmailMailbox, EmailRow, MailboxRow};
+use crate::record::{AccountRow, AddressRow, CredentialRow, DomainRow, EmailMailbox, EmailRow, MailboxRow};
 use crate::shard::Fence;
 use crate::store::Store;
 use crate::thread;
@@ -29,6 +29,8 @@ use crate::writer::{AccountState, Writer, boxed};
 
 /// Octets of rows in one transaction: well under the budget of every engine.
 const BATCH_OCTETS: usize = 512 * 1024;
+/// What a row costs besides its value, at most: its key, several times.
+const ROW_OCTETS: usize = 256;
 /// Bodies whose new ids are remembered, so that one which many emails share is fetched once.
 const BODIES_MAX: usize = 10_000;
 
@@ -224,9 +226,35 @@ impl Work<'_> {
         row.locked = false;
         row.subscription_count = u32::try_from(self.image.head.subscriptions.len()).unwrap_or(u32::MAX);
         row.done_count = u64::try_from(self.image.head.dones.len()).unwrap_or(u64::MAX);
-        let (writer, head, row) = (&self.writer, &self.image.head, &row);
-        self.store.transact(|txn| boxed(put_account(txn, writer, (head, row), domain_fence))).await
+        self.subscriptions_and_proofs().await?;
+        let (writer, credential, row) = (&self.writer, &self.image.head.credential, &row);
+        self.store.transact(|txn| boxed(put_account(txn, writer, (credential, row), domain_fence))).await
     }
+
+    /// There may be more of them than one transaction takes, and like messages they are nobody's before the account is there.
+    async fn subscriptions_and_proofs(&self) -> Result<(), Error> {
+        let writer = &self.writer;
+        for part in self.image.head.subscriptions.chunks(CHUNK) {
+            self.store.transact(|txn| boxed(put_subscriptions(txn, writer, part))).await?;
+        }
+        let mut rest = self.image.head.dones.as_slice();
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(fitting(rest));
+            rest = behind;
+            self.store.transact(|txn| boxed(put_dones(txn, writer, part))).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How many of the first records go into one transaction together: one at least.
+fn fitting(records: &[DoneEntry]) -> usize {
+    let mut octets = 0;
+    let fits = |record: &&DoneEntry| {
+        octets += prost::Message::encoded_len(*record) + ROW_OCTETS;
+        octets <= BATCH_OCTETS
+    };
+    records.iter().take_while(fits).count().max(1)
 }
 
 impl Sums {
@@ -288,11 +316,29 @@ async fn put_mailboxes(
     Ok(())
 }
 
+async fn put_subscriptions(txn: &mut Transaction<'_>, writer: &Writer, paths: &[String]) -> Result<(), Error> {
+    check_fence(txn, writer.fence).await?;
+    for path in paths {
+        txn.set(&keys::subscription(writer.account, path), &[]);
+    }
+    Ok(())
+}
+
+async fn put_dones(txn: &mut Transaction<'_>, writer: &Writer, dones: &[DoneEntry]) -> Result<(), Error> {
+    check_fence(txn, writer.fence).await?;
+    for done in dones {
+        let request = done.request.as_slice().try_into().map(u128::from_be_bytes).unwrap_or_default();
+        let key = keys::done(writer.account, IngestId::new(request), done.item);
+        codec::put(txn, &key, &done.row.clone().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
 /// The account itself with its address: from now on it is there.
 async fn put_account(
     txn: &mut Transaction<'_>,
     writer: &Writer,
-    (head, row): (&crate::backup::record::AccountHead, &AccountRow),
+    (credential, row): (&Option<CredentialRow>, &AccountRow),
     domain_fence: Fence,
 ) -> Result<Result<(), &'static str>, Error> {
     check_fence(txn, writer.fence).await?;
@@ -305,15 +351,7 @@ async fn put_account(
         let of_address = AddressRow { address: row.address.clone(), account, targets: Vec::new() };
         address::claim(txn, domain_fence, DomainId::new(row.domain), &address, &of_address).await?;
     }
-    for path in &head.subscriptions {
-        txn.set(&keys::subscription(writer.account, path), &[]);
-    }
-    for done in &head.dones {
-        let request = done.request.as_slice().try_into().map(u128::from_be_bytes).unwrap_or_default();
-        let key = keys::done(writer.account, IngestId::new(request), done.item);
-        codec::put(txn, &key, &done.row.clone().unwrap_or_default())?;
-    }
-    codec::put(txn, &keys::credential(writer.account), &head.credential.clone().unwrap_or_default())?;
+    codec::put(txn, &keys::credential(writer.account), &credential.clone().unwrap_or_default())?;
     if row.admin {
         txn.set(&keys::admin(writer.account), &[]);
     }

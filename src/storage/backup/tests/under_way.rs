@@ -2,12 +2,16 @@
 //! not done again.
 
 use posthouse_mail::envelope::{BodyType, Recipient};
-use posthouse_mail::{Domain, ForwardPath, ReversePath, SpecialUse, UnixMillis};
+use posthouse_mail::{Domain, ForwardPath, IngestId, ReversePath, SpecialUse, UnixMillis};
 
-use super::{Elsewhere, Rig};
+use super::{Elsewhere, Rig, seen};
+use crate::backup::bundle::{self, BundleWriter};
+use crate::backup::record::{AccountEntry, DoneEntry};
 use crate::backup::restore::{Wish, whole};
+use crate::backup::{account, point};
 use crate::fixture::{ALICE, NOW, address, fence, writer};
 use crate::message::{self, Append, QuotaRule, Target};
+use crate::record::DoneRow;
 use crate::spool::{self, Finish, NewSpool, Queued, SpoolMessage, SpoolRecipient};
 use crate::transit::Transit;
 use crate::{keys, queue};
@@ -119,4 +123,36 @@ async fn mail_under_way_can_be_left_behind() {
     let restored = whole(&elsewhere.store, &target, &wish, (&fence, NOW), &mut |_| {}).await.unwrap();
     assert_eq!(restored.under_way, 0);
     assert_eq!(spool::list(&elsewhere.store, None, 10).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn proofs_of_many_deliveries_come_back_in_several_transactions() {
+    let rig = Rig::new().await;
+    rig.fixture.fill(1).await;
+    let id = rig.take().await.point;
+    // As many as a long standstill of the spool leaves behind: more than any transaction takes.
+    let target = rig.target().await;
+    let mut row = point::load(&target, &id).await.unwrap();
+    let mut accounts = bundle::read_all::<AccountEntry>(&target, &row.accounts).await.unwrap();
+    let mut head = account::head(&target, &accounts[0]).await.unwrap();
+    let proof = |number: u128| DoneEntry {
+        request: IngestId::from_parts(NOW.0, number).get().to_be_bytes().to_vec(),
+        item: 0,
+        row: Some(DoneRow { modseq: 1, mailbox: 1, email: 1, uids: vec![1], ..DoneRow::default() }),
+    };
+    head.dones = (0..150_000).map(proof).collect();
+    accounts[0].head = target.put_rows(prost::Message::encode_to_vec(&head)).await.unwrap().0.to_vec();
+    let mut list = BundleWriter::new(&target);
+    list.push(&accounts[0]).await.unwrap();
+    row.accounts = list.finish().await.unwrap().names;
+    point::save(&target, &id, &row).await.unwrap();
+    let elsewhere = Elsewhere::new().await;
+    let restored = elsewhere.restore(&target, None).await.unwrap();
+    assert_eq!((restored.accounts, restored.left_out), (1, Vec::<String>::new()));
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+    for number in [0, 149_999] {
+        let request = IngestId::from_parts(NOW.0, number);
+        let proof = elsewhere.store.snapshot().get(&keys::done(ALICE, request, 0)).await.unwrap();
+        assert!(proof.is_some(), "{number}");
+    }
 }
