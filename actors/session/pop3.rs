@@ -400,7 +400,10 @@ impl<M: Maildrops> Pop3Session<M> {
             Ok(()) => Ok(()),
             Err(Trouble::InUse) => Err(End::MaildropLost),
             // The store may be back before the lease is over.
-            Err(Trouble::Temporary) if opened.is_held() => Ok(()),
+            Err(Trouble::Temporary) if opened.is_held() => {
+                opened.put_off();
+                Ok(())
+            }
             Err(Trouble::Temporary) => Err(End::MaildropLost),
         }
     }

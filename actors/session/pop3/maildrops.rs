@@ -26,6 +26,9 @@ pub enum Trouble {
     Temporary,
 }
 
+/// Renewals that fail are tried so often in a whole lease.
+const TRIES_IN_A_LEASE: u32 = 20;
+
 /// A locked maildrop.
 #[derive(Debug, Clone)]
 pub struct Opened {
@@ -34,11 +37,13 @@ pub struct Opened {
     pub holder: Holder,
     lease: Duration,
     held_until: Instant,
+    /// Not before: a renewal has failed.
+    retry_at: Option<Instant>,
 }
 
 impl Opened {
     pub fn new(account: AccountId, inbox: MailboxId, holder: Holder, lease: Duration) -> Self {
-        Self { account, inbox, holder, lease, held_until: Instant::now() + lease }
+        Self { account, inbox, holder, lease, held_until: Instant::now() + lease, retry_at: None }
     }
 
     /// A maildrop that another process had locked, for so long as is left of its lease. Its lock is to be renewed at once:
@@ -58,9 +63,16 @@ impl Opened {
         self.held_until
     }
 
-    /// When the lock is to be renewed: with half of its time left.
+    /// When the lock is to be renewed: with half of its time left, and after a failure some time later.
     pub fn renew_at(&self) -> Instant {
-        self.held_until.checked_sub(self.lease / 2).unwrap_or(self.held_until)
+        let due = self.held_until.checked_sub(self.lease / 2).unwrap_or(self.held_until);
+        // The end of the lease is never slept through.
+        self.retry_at.map_or(due, |retry_at| retry_at.max(due).min(self.held_until))
+    }
+
+    /// Notes that a renewal failed for now: the half of the lease that is left is enough for ten tries.
+    pub fn put_off(&mut self) {
+        self.retry_at = Some(Instant::now() + self.lease / TRIES_IN_A_LEASE);
     }
 
     /// Whether the lock still stands, as far as this session can know.
@@ -71,6 +83,7 @@ impl Opened {
     /// Notes a renewal that was asked for at `asked_at`.
     pub fn renewed(&mut self, asked_at: Instant) {
         self.held_until = asked_at + self.lease;
+        self.retry_at = None;
     }
 }
 

@@ -27,6 +27,7 @@ struct Told {
     asked: Vec<String>,
     in_use: bool,
     lock_lost: bool,
+    renew_fails: bool,
     read_fails: bool,
     remove_fails: bool,
 }
@@ -73,6 +74,9 @@ impl Maildrops for Fake {
         self.ask("renew".into());
         if self.told().lock_lost {
             return Err(Trouble::InUse);
+        }
+        if self.told().renew_fails {
+            return Err(Trouble::Temporary);
         }
         opened.renewed(Instant::now());
         Ok(())
@@ -264,6 +268,20 @@ async fn a_lock_that_is_lost_ends_the_session_before_anything_is_removed() {
     let (output, asked) = start(lost).await.play(&format!("{LOGIN}DELE 1\r\nQUIT\r\n")).await;
     assert!(!output.contains("marked"), "{output}");
     assert_eq!(asked, ["open", "renew", "release"]);
+}
+
+/// It asked again at once, all the time until the lease was over.
+#[tokio::test]
+async fn a_lock_that_cannot_be_renewed_is_asked_for_now_and_then_until_its_lease_ends() {
+    let fails = |settings: &mut Settings, told: &mut Told| {
+        settings.pop3.lock_lease = Span::ms(400);
+        told.renew_fails = true;
+    };
+    let (output, asked) = start(fails).await.play(&format!("{LOGIN}STAT\r\n")).await;
+    assert!(output.ends_with("+OK 2 32\r\n"), "{output}");
+    let renewed = asked.iter().filter(|what| *what == "renew").count();
+    assert!((2..=11).contains(&renewed), "{asked:?}");
+    assert_eq!(asked.last().map(String::as_str), Some("release"));
 }
 
 #[tokio::test]
