@@ -196,6 +196,7 @@ mod tests {
             password_hash: Some(auth.hash_password(secret("demo")).await.expect("a hash")),
             quota_max: None,
             admin: false,
+            disabled: false,
         };
         account::create(&store, &writer, domain_fence, &new).await.expect("an account");
         Setup { _dir: dir, store, auth, writer }

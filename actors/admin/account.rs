@@ -64,6 +64,7 @@ async fn create(
         password_hash: Some(hash),
         quota_max: (quota > 0).then_some(quota),
         admin,
+        disabled: false,
     };
     let writer = writer(services, AccountId::new(rand::random()));
     let domain_fence = services.placement.fence(keys::domain_shard(home.id));

@@ -59,6 +59,7 @@ impl<L: Ledger> Fixture<L> {
             password_hash: None,
             quota_max: None,
             admin: false,
+            disabled: false,
         };
         account::create(&store, &writer(&store), domain_fence, &new).await.unwrap();
         let keep = posthouse_storage::sweep::Keep {

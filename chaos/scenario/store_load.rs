@@ -103,7 +103,7 @@ pub async fn make_accounts(store: &Store, count: u64) -> anyhow::Result<Vec<(Acc
     let mut inboxes = Vec::new();
     for id in (1..=count).map(AccountId::new) {
         let address = Address::parse(&format!("user{}@load.test", id.get()))?;
-        let new = NewAccount { address, password_hash: None, quota_max: None, admin: false };
+        let new = NewAccount { address, password_hash: None, quota_max: None, admin: false, disabled: false };
         account::create(store, &writer(store, id), fence, &new).await?;
         let inbox = mailbox::by_role(store, id, SpecialUse::Inbox).await?.context("every account has an inbox")?;
         inboxes.push((id, inbox.id));

@@ -54,6 +54,7 @@ pub struct NewAccount {
     pub password_hash: Option<Secret<String>>,
     pub quota_max: Option<u64>,
     pub admin: bool,
+    pub disabled: bool,
 }
 
 /// What an administrator may change; `None` leaves it.
@@ -90,6 +91,7 @@ async fn create_in(
         domain: domain.get(),
         created_at: writer.now.0,
         admin: new.admin,
+        disabled: new.disabled,
         quota_max: new.quota_max.unwrap_or(0),
         next_mailbox: 1,
         next_email: 1,

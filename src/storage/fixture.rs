@@ -73,7 +73,7 @@ impl Fixture {
     }
 
     pub async fn account(&self, id: AccountId, text: &str, quota_max: Option<u64>) {
-        let new = NewAccount { address: address(text), password_hash: None, quota_max, admin: false };
+        let new = NewAccount { address: address(text), password_hash: None, quota_max, admin: false, disabled: false };
         account::create(&self.store, &writer(id), fence(keys::domain_shard(DOMAIN)), &new).await.unwrap();
     }
 

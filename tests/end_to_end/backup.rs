@@ -164,6 +164,15 @@ fn a_mailbox_comes_back_beside_what_is_there() {
     assert_eq!(mailbox(&demo, "alice@demo.test", "demo", "INBOX"), then);
     assert_eq!(demo.json(&["check", "--store"])["whole"], true);
 
+    // One that nobody could log in to does not come back open.
+    demo.json(&["account", "set", "alice@demo.test", "--enabled", "false"]);
+    let third = demo.json(&["backup", &backup, "--key-file", key]);
+    demo.json(&["account", "delete", "alice@demo.test"]);
+    let point = third["point"].as_str().expect("a point");
+    demo.json(&["restore", &backup, "--key-file", key, "--point", point, "--account", "alice@demo.test"]);
+    let shown = demo.json(&["account", "show", "alice@demo.test"]);
+    assert_eq!((&shown["enabled"], &shown["messages"]), (&false.into(), &3.into()), "{shown}");
+
     let wrong = demo.command(&["backup", "list", &backup]);
     assert_eq!(wrong.status.code(), Some(1), "without its key nothing opens: {wrong:?}");
     demo.json(&["backup", "prune", &backup, "--key-file", key, "--keep", "1"]);

@@ -119,6 +119,7 @@ async fn found(services: &Services, image: &AccountImage) -> Result<AccountId, S
         password_hash: image.password_hash(),
         quota_max: image.quota_max(),
         admin: image.is_admin(),
+        disabled: image.is_disabled(),
     };
     let id = AccountId::new(rand::random());
     let fence = services.placement.fence(keys::account_shard(id));

@@ -116,8 +116,13 @@ async fn accounts_are_found_by_login_and_listed() {
     let after = account::list(&fixture.store, DOMAIN, Some(&address("alice@x.test")), 10).await.unwrap();
     assert_eq!(after.len(), 1);
     // An address is taken once; the same account made twice is one.
-    let new =
-        account::NewAccount { address: address("bob@x.test"), password_hash: None, quota_max: None, admin: false };
+    let new = account::NewAccount {
+        address: address("bob@x.test"),
+        password_hash: None,
+        quota_max: None,
+        admin: false,
+        disabled: false,
+    };
     let third = writer(AccountId::new(3));
     assert_eq!(account::create(&fixture.store, &third, domain_fence(), &new).await, Err(Error::Exists));
     let taken = domain::delete(&fixture.store, domain_fence(), DOMAIN).await;

@@ -175,6 +175,11 @@ impl AccountImage {
         self.head.account.as_ref().map(|row| row.quota_max).filter(|max| *max != 0)
     }
 
+    /// Nobody could log in.
+    pub fn is_disabled(&self) -> bool {
+        self.head.account.as_ref().is_some_and(|row| row.disabled)
+    }
+
     pub fn is_admin(&self) -> bool {
         self.head.account.as_ref().is_some_and(|row| row.admin)
     }

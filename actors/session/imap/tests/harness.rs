@@ -201,6 +201,7 @@ async fn make_account(store: &Store) {
         password_hash: None::<Secret<String>>,
         quota_max: None,
         admin: false,
+        disabled: false,
     };
     account::create(store, &writer, domain_fence, &new).await.expect("an account");
 }
