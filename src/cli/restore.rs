@@ -16,7 +16,7 @@ pub struct RestoreArgs {
     site: SiteArgs,
     #[command(flatten)]
     target: TargetArgs,
-    /// The point to restore to, as `backup list` shows it; the newest if none is named.
+    /// The point to restore to, as `backup list` shows it; else the one that was cut short, or the newest.
     #[arg(long, value_name = "POINT")]
     point: Option<String>,
     /// Only this account, by its address.

@@ -26,7 +26,7 @@ use crate::writer::boxed;
 /// What comes back.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
-    /// The newest if none is named.
+    /// If none is named: the one whose restore was cut short, or else the newest.
     pub point: Option<String>,
     /// Leaves the mail that was under way: what has been sent since would be sent again.
     pub without_queue: bool,
@@ -92,7 +92,11 @@ pub async fn whole(
     (fences, now): (Fences<'_>, UnixMillis),
     progress: Progress<'_>,
 ) -> Result<Restored, Error> {
-    let mut point = OpenPoint::open(target, wish.point.as_deref()).await?;
+    let wanted = match &wish.point {
+        Some(point) => Some(point.clone()),
+        None => unfinished(store).await?,
+    };
+    let mut point = OpenPoint::open(target, wanted.as_deref()).await?;
     let mark = point.id().to_owned();
     let mark = mark.as_bytes();
     store.transact(|txn| boxed(begin(txn, mark))).await?;

@@ -13,6 +13,7 @@ use super::known;
 use super::lock::{Lock, now_millis};
 use super::point::{self, Accounts};
 use super::record::{FORMAT, PackRow, PointRow};
+use super::restore;
 use super::site::{self, Transit};
 use super::target::Target;
 use super::verify::{self, Verified};
@@ -41,6 +42,12 @@ pub struct Taken {
 
 /// Takes a backup of the whole site.
 pub async fn run(store: &Store, target: &Target, hostname: &str, progress: Progress<'_>) -> Result<Taken, Error> {
+    // A store that is half restored would be a site that lost half of its accounts, at a point that says nothing of it.
+    if let Some(point) = restore::unfinished(store).await? {
+        return Err(Error::Refused(format!(
+            "point {point} is being restored to this store: bring that to its end first, with `posthouse restore`"
+        )));
+    }
     let lock = Lock::take(target).await?;
     let outcome = Run { store, target, lock: &lock }.all(hostname, progress).await;
     // What went wrong first is what matters.

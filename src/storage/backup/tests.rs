@@ -347,10 +347,16 @@ async fn a_restore_that_was_cut_short_goes_on(rig: Rig) {
         done = whole(&elsewhere.store, &target, &wish, (&fence, NOW), &mut progress) => panic!("not cut: {done:?}"),
     }
     let point = target.points().await.unwrap().remove(0).id;
-    assert_eq!(super::restore::unfinished(&elsewhere.store).await, Ok(Some(point)));
+    assert_eq!(super::restore::unfinished(&elsewhere.store).await, Ok(Some(point.clone())));
+    // Half a site is not taken for a whole one.
+    let half = run(&elsewhere.store, &target, "h", &mut |_| {}).await;
+    assert!(matches!(&half, Err(Error::Refused(reason)) if reason.contains(&point)), "{half:?}");
+    assert_eq!(target.points().await.unwrap().len(), 1);
+    // Nor is a newer point begun in the middle of this one.
+    rig.take().await;
     let restored = elsewhere.restore(&target, None).await.unwrap();
     assert_eq!(super::restore::unfinished(&elsewhere.store).await, Ok(None));
-    assert_eq!(restored.accounts, 5);
+    assert_eq!((restored.point, restored.accounts), (point, 5));
     assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
 }
 
