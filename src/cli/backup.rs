@@ -115,6 +115,7 @@ fn point(point: &PointView) -> serde_json::Value {
         "point": point.id, "started_at": point.started_at.0, "finished_at": point.finished_at.0,
         "hostname": point.hostname, "version": point.version, "accounts": point.accounts,
         "messages": point.messages, "written": point.written,
+        "damaged": point.damaged,
     })
 }
 
@@ -125,9 +126,13 @@ fn now() -> u64 {
 
 fn list(points: &[PointView]) -> String {
     let row = |point: &PointView| {
+        let begun = format!("{} ago", output::stretch(now().saturating_sub(point.started_at.0) / 1000));
+        if point.damaged.is_some() {
+            return vec![point.id.clone(), begun, "damaged".to_owned()];
+        }
         vec![
             point.id.clone(),
-            format!("{} ago", output::stretch(now().saturating_sub(point.started_at.0) / 1000)),
+            begun,
             output::stretch(point.finished_at.0.saturating_sub(point.started_at.0) / 1000),
             point.hostname.clone(),
             point.accounts.to_string(),
@@ -136,5 +141,9 @@ fn list(points: &[PointView]) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = points.iter().map(row).collect();
-    output::table(&["point", "begun", "took", "host", "accounts", "messages", "added"], &rows)
+    let mut shown = output::table(&["point", "begun", "took", "host", "accounts", "messages", "added"], &rows);
+    for (point, damaged) in points.iter().filter_map(|point| Some((&point.id, point.damaged.as_ref()?))) {
+        shown.push_str(&format!("point {point} cannot be read: {damaged}\n"));
+    }
+    shown
 }

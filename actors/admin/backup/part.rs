@@ -54,7 +54,7 @@ pub(super) async fn run(
         None => found(services, &image).await?,
     };
     let total: usize = moves.iter().map(|one| one.from.messages).sum();
-    let mut left_out = Vec::new();
+    let mut left_out = point.passed_over().to_vec();
     for reason in image.damaged() {
         left_out.push(format!("messages: {reason}"));
     }

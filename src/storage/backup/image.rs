@@ -32,6 +32,7 @@ pub struct OpenPoint {
     pub(crate) target: Target,
     id: String,
     pub(crate) row: PointRow,
+    passed_over: Vec<String>,
     bodies: Lookup,
 }
 
@@ -82,9 +83,9 @@ pub(crate) struct Live {
 }
 
 impl OpenPoint {
-    /// Opens the named point, or the newest.
+    /// Opens the named point, or the newest that can be read.
     pub async fn open(target: &Target, id: Option<&str>) -> Result<Self, Error> {
-        let (id, row) = point::choose(target, id).await?;
+        let point::Chosen { id, row, passed_over } = point::choose(target, id).await?;
         let mut packs = Vec::new();
         for name in &row.packs {
             match bundle::read::<PackRow>(target, name).await {
@@ -94,23 +95,39 @@ impl OpenPoint {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { target: target.clone(), id, row, bodies: Lookup::new(target, packs) })
+        Ok(Self { target: target.clone(), id, row, passed_over, bodies: Lookup::new(target, packs) })
     }
 
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The account whose primary address this was.
+    /// Newer points that cannot be read, in words, where none was asked for by name.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// The account whose primary address this was. Damage elsewhere in the list matters only where it may hide the account.
     pub async fn account(&self, address: &Address) -> Result<Option<AccountImage>, Error> {
         let wanted = address.key();
         let mut accounts = Accounts::of(&self.target, Some(self.row.clone()));
-        while let Some(entry) = accounts.next().await? {
+        let mut damaged = None;
+        loop {
+            let entry = match accounts.next().await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(Error::BackupDamaged(reason)) => {
+                    damaged = Some(reason);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if Address::parse(&entry.address).is_ok_and(|found| found.key() == wanted) {
                 return AccountImage::load(&self.target, &entry).await.map(Some);
             }
         }
-        Ok(None)
+        let hides = |reason| Error::BackupDamaged(format!("what is left of its list has no {address}: {reason}"));
+        damaged.map_or(Ok(None), |reason| Err(hides(reason)))
     }
 
     /// Proves that the backup is still there: what cannot be found in it then is lost, not away.

@@ -28,16 +28,27 @@ pub struct PointView {
     pub messages: u64,
     /// Octets that it added to the target.
     pub written: u64,
+    /// Why it cannot be read; everything else but its time is unknown then.
+    pub damaged: Option<String>,
 }
 
 impl Target {
-    /// Every point, oldest first.
+    /// Every point, oldest first, those that cannot be read included.
     pub async fn points(&self) -> Result<Vec<PointView>, Error> {
         let mut views = Vec::new();
         for id in ids(self).await? {
-            let row = load(self, &id).await?;
+            let row = load(self, &id).await;
+            let damaged = row.as_ref().err().filter(|error| is_of_point(error)).map(Error::to_string);
+            let row = match row {
+                // Its id tells when it was begun.
+                Err(_) if damaged.is_some() => {
+                    PointRow { started_at: id.parse().unwrap_or_default(), ..PointRow::default() }
+                }
+                row => row?,
+            };
             views.push(PointView {
                 id,
+                damaged,
                 started_at: UnixMillis(row.started_at),
                 finished_at: UnixMillis(row.finished_at),
                 hostname: row.hostname,
@@ -64,17 +75,37 @@ pub(crate) async fn ids(target: &Target) -> Result<Vec<String>, Error> {
     Ok(ids)
 }
 
-/// The named point, or the newest.
-pub(crate) async fn choose(target: &Target, id: Option<&str>) -> Result<(String, PointRow), Error> {
+/// A point that was chosen.
+pub(crate) struct Chosen {
+    pub id: String,
+    pub row: PointRow,
+    /// Newer ones that cannot be read, and why.
+    pub passed_over: Vec<String>,
+}
+
+/// The named point, or the newest that can be read.
+pub(crate) async fn choose(target: &Target, id: Option<&str>) -> Result<Chosen, Error> {
     let ids = ids(target).await?;
-    let chosen = match id {
-        Some(id) => ids.into_iter().find(|known| known == id),
-        None => ids.into_iter().next_back(),
-    };
+    let wanted = ids.into_iter().rev().filter(|known| id.is_none_or(|id| known.as_str() == id));
+    let mut passed_over = Vec::new();
+    let mut last = None;
+    for known in wanted {
+        match load(target, &known).await {
+            Ok(row) => return Ok(Chosen { id: known, row, passed_over }),
+            Err(error) if is_of_point(&error) => {
+                passed_over.push(format!("point {known}: {error}"));
+                last = last.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let what = id.map_or_else(|| "no point".to_owned(), |id| format!("no point {id}"));
-    let chosen = chosen.ok_or_else(|| Error::Refused(format!("the backup at {} has {what}", target.location)))?;
-    let row = load(target, &chosen).await?;
-    Ok((chosen, row))
+    Err(last.unwrap_or_else(|| Error::Refused(format!("the backup at {} has {what}", target.location))))
+}
+
+/// Whether only this point cannot be read, whatever becomes of the others.
+fn is_of_point(error: &Error) -> bool {
+    matches!(error, Error::BackupDamaged(_) | Error::NewerFormat { .. })
 }
 
 pub(crate) async fn load(target: &Target, id: &str) -> Result<PointRow, Error> {

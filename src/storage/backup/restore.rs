@@ -101,6 +101,9 @@ pub async fn whole(
     let mark = mark.as_bytes();
     store.transact(|txn| boxed(begin(txn, mark))).await?;
     let mut restored = Restored { point: point.id().to_owned(), ..Restored::default() };
+    for passed_over in point.passed_over() {
+        restored.leave_out(&point, passed_over.clone()).await?;
+    }
     progress(&Step::of(Phase::Site));
     let founds_domains = !site::restore(store, &point, fences, &mut restored).await?;
     let rights = Rights { fences, now, founds_domains };

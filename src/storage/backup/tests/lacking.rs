@@ -6,7 +6,8 @@ use posthouse_mail::{AccountId, EmailId, SpecialUse};
 use super::{Elsewhere, Rig, seen};
 use crate::address::Alias;
 use crate::backup::bundle::{self, BundleWriter};
-use crate::backup::record::SiteEntry;
+use crate::backup::image::OpenPoint;
+use crate::backup::record::{AccountEntry, SiteEntry};
 use crate::backup::restore::{Restored, Wish, whole};
 use crate::backup::target::rows_path;
 use crate::backup::{Phase, Step, Target, point, run};
@@ -71,7 +72,7 @@ async fn a_damaged_part_of_an_account_keeps_no_other_part_from_coming_back() {
     let count = seen(&rig.fixture.store, ALICE).await.len();
     rig.take().await;
     let target = rig.target().await;
-    let image = crate::backup::image::OpenPoint::open(&target, None).await.unwrap();
+    let image = OpenPoint::open(&target, None).await.unwrap();
     let head = image.account(&crate::fixture::address("alice@x.test")).await.unwrap().unwrap().head;
     let parts = &head.runs[0].parts;
     assert!(parts.len() > 2, "{}", parts.len());
@@ -234,6 +235,53 @@ async fn a_lost_piece_of_the_sites_facts_keeps_no_other_piece_from_coming_back()
         assert_eq!(alias.is_some(), lost != 2);
         assert_eq!(domain::has_dkim_key(&elsewhere.store, DOMAIN).await, Ok(lost == 2));
     }
+}
+
+#[tokio::test]
+async fn a_damaged_point_hides_no_other_one() {
+    let rig = Rig::new().await;
+    rig.fill().await;
+    let mut points = Vec::new();
+    for _ in 0..3 {
+        points.push(rig.take().await.point);
+    }
+    let target = rig.target().await;
+    for id in &points[1..] {
+        rig.lay(&point::path(id), b"nothing").await;
+    }
+    let shown = target.points().await.unwrap();
+    assert_eq!(shown.iter().map(|point| point.id.clone()).collect::<Vec<_>>(), points);
+    assert_eq!(shown.iter().map(|point| point.damaged.is_some()).collect::<Vec<_>>(), [false, true, true]);
+    assert!(shown[1].started_at.0 > shown[0].started_at.0);
+    let (elsewhere, restored) = brought(&target).await;
+    assert_eq!((&restored.point, restored.left_out.len()), (&points[0], 2), "{:?}", restored.left_out);
+    assert_eq!(seen(&elsewhere.store, ALICE).await, seen(&rig.fixture.store, ALICE).await);
+    let named = Elsewhere::new().await.restore(&target, Some(&points[2])).await;
+    assert!(matches!(named, Err(Error::BackupDamaged(_))), "{named:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_part_of_the_list_hides_no_account_of_another_part() {
+    let rig = Rig::new().await;
+    settle(&rig).await;
+    let id = rig.take().await.point;
+    let target = rig.target().await;
+    let mut row = point::load(&target, &id).await.unwrap();
+    let accounts = bundle::read_all::<AccountEntry>(&target, &row.accounts).await.unwrap();
+    let mut parts = BundleWriter::new(&target);
+    for account in &accounts {
+        parts.push(account).await.unwrap();
+        parts.cut().await.unwrap();
+    }
+    row.accounts = parts.finish().await.unwrap().names;
+    point::save(&target, &id, &row).await.unwrap();
+    rig.place().delete(&rows_path(&row.accounts[0])).await.unwrap();
+    let [lost, left] = [0, 1].map(|place: usize| address(&accounts[place].address));
+    let open = OpenPoint::open(&target, None).await.unwrap();
+    assert_eq!(open.account(&left).await.unwrap().map(|image| image.address), Some(left));
+    // It may be in what is lost: that is another answer than that it is not there.
+    let told = open.account(&lost).await.err();
+    assert!(matches!(told, Some(Error::BackupDamaged(_))), "{told:?}");
 }
 
 #[tokio::test]
