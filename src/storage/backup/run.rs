@@ -87,6 +87,7 @@ impl Taken {
 impl Run<'_> {
     async fn all(&self, hostname: &str, progress: Progress<'_>) -> Result<Taken, Error> {
         let started_at = UnixMillis(now_millis());
+        self.target.mend_headers().await?;
         let before = self.before().await?;
         let known = known::packs(self.target, self.lock).await?;
         let first = bodies::take(self.store, (self.target, self.lock), known, progress).await?;

@@ -36,11 +36,13 @@ pub struct Target {
     pub(crate) settings: Settings,
     /// As the administrator named it.
     pub(crate) location: String,
+    header: Bytes,
     /// Objects that were damaged when they were read back.
     suspects: Arc<HashSet<String>>,
 }
 
-/// The object that makes a folder a target.
+/// The object that makes a folder a target, twice: without the key in it nobody opens anything, we neither.
+pub(crate) const HEADERS: [&str; 2] = [HEADER, "posthouse-backup.copy"];
 const HEADER: &str = "posthouse-backup";
 const HEADER_MAGIC: &[u8] = b"posthouse backup\n";
 const HEADER_MAX: u64 = 4096;
@@ -65,8 +67,8 @@ impl Target {
     }
 
     pub(super) async fn open_in(place: Place, access: &Access, settings: &Settings) -> Result<Self, Error> {
-        match place.get(HEADER, HEADER_MAX).await? {
-            Some(header) => Self::with(place, &header, access, settings).await,
+        match find_header(&place).await? {
+            Some(header) => Self::with(place, header, access, settings).await,
             None => Err(Error::Refused(format!("there is no backup at {}", access.location))),
         }
     }
@@ -77,21 +79,21 @@ impl Target {
     }
 
     pub(super) async fn open_or_create_in(place: Place, access: &Access, settings: &Settings) -> Result<Self, Error> {
-        if let Some(header) = place.get(HEADER, HEADER_MAX).await? {
-            return Self::with(place, &header, access, settings).await;
+        if let Some(header) = find_header(&place).await? {
+            return Self::with(place, header, access, settings).await;
         }
         if !place.is_empty().await? {
             return Err(Error::Refused(format!("{} holds something else: name an empty place", access.location)));
         }
         let header = encode_header(&new_header(access.secret.as_ref()).await?);
         place.put_new(HEADER, header.clone()).await?;
-        // Somebody else may have been first.
+        // Somebody else may have been first. The copy is made by the run.
         let header = place.get(HEADER, HEADER_MAX).await?.unwrap_or(header);
-        Self::with(place, &header, access, settings).await
+        Self::with(place, header, access, settings).await
     }
 
-    async fn with(place: Place, header: &[u8], access: &Access, settings: &Settings) -> Result<Self, Error> {
-        let row = decode_header(header)?;
+    async fn with(place: Place, header: Bytes, access: &Access, settings: &Settings) -> Result<Self, Error> {
+        let row = decode_header(&header)?;
         let location = &access.location;
         let key = match (&row.key, &access.secret) {
             (None, None) => None,
@@ -105,7 +107,33 @@ impl Target {
         let marks = place.list(SUSPECTS).await?;
         let names = marks.iter().filter_map(|mark| mark.name.strip_prefix(SUSPECTS)).map(str::to_owned);
         let suspects = Arc::new(names.collect());
-        Ok(Self { place, sealer, settings: settings.clone(), location: location.clone(), suspects })
+        Ok(Self { place, sealer, settings: settings.clone(), location: location.clone(), header, suspects })
+    }
+
+    /// Writes the header anew wherever it is lost. The caller holds the target's lock.
+    pub(crate) async fn mend_headers(&self) -> Result<(), Error> {
+        for (name, wrong) in self.wrong_headers().await? {
+            // One that is whole and another one's is left for somebody to look at.
+            if wrong != Wrong::Other {
+                self.place.put(name, self.header.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The headers that are not the one that opened this target.
+    pub(crate) async fn wrong_headers(&self) -> Result<Vec<(&'static str, Wrong)>, Error> {
+        let mut wrong = Vec::new();
+        for name in HEADERS {
+            match read_header(&self.place, name).await {
+                Ok(Some(header)) if header == self.header => {}
+                Ok(Some(header)) if decode_header(&header).is_ok() => wrong.push((name, Wrong::Other)),
+                Ok(None) => wrong.push((name, Wrong::Missing)),
+                Ok(Some(_)) | Err(Error::BackupDamaged(_)) => wrong.push((name, Wrong::Damaged)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(wrong)
     }
 
     /// Whether an object was damaged when it was read back: a run counts on no such object.
@@ -156,6 +184,36 @@ impl Target {
         let decoded = seal::off_thread(octets.len(), move || object::decode(&sealer, kind, &octets)).await;
         decoded.map_err(|error| named(path, error))
     }
+}
+
+/// What is wrong with a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    Missing,
+    Damaged,
+    Other,
+}
+
+async fn read_header(place: &Place, name: &str) -> Result<Option<Bytes>, Error> {
+    place.get(name, HEADER_MAX).await
+}
+
+/// The first header that proves itself; or else what is wrong with one that is there.
+async fn find_header(place: &Place) -> Result<Option<Bytes>, Error> {
+    let mut damaged = None;
+    for name in HEADERS {
+        match read_header(place, name).await {
+            Ok(Some(header)) => match decode_header(&header) {
+                Ok(_) => return Ok(Some(header)),
+                Err(error @ Error::BackupDamaged(_)) => damaged = damaged.or(Some(error)),
+                Err(error) => return Err(error),
+            },
+            Ok(None) => {}
+            Err(error @ Error::BackupDamaged(_)) => damaged = damaged.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    damaged.map_or(Ok(None), Err)
 }
 
 /// Says which object is damaged.

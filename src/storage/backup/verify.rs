@@ -16,7 +16,7 @@ use super::pack::PackIndex;
 use super::point;
 use super::record::{PackRow, PointRow};
 use super::run::Written;
-use super::target::{Target, rows_path};
+use super::target::{Target, Wrong, rows_path};
 use super::{Phase, Progress, Step};
 use crate::error::Error;
 
@@ -74,7 +74,12 @@ impl Verified {
 /// Reads everything back that any point names.
 pub async fn verify(target: &Target, progress: Progress<'_>) -> Result<Verified, Error> {
     let mut reader = Reader { target, lock: None, seen: HashSet::new(), verified: Verified::default(), progress };
-    for id in point::ids(target).await? {
+    let ids = point::ids(target).await?;
+    if !ids.is_empty() {
+        // A run that was cut short before its first point has lost nothing; the next one makes what is missing.
+        reader.headers().await?;
+    }
+    for id in ids {
         let Some(row) = reader.verified.absorb(point::load(target, &id).await)? else { continue };
         reader.point((&id, &row), |_| true).await?;
     }
@@ -110,6 +115,18 @@ struct Reader<'a, 'p> {
 }
 
 impl Reader<'_, '_> {
+    async fn headers(&mut self) -> Result<(), Error> {
+        for (name, wrong) in self.target.wrong_headers().await? {
+            let what = match wrong {
+                Wrong::Missing => "is missing: the next backup writes it anew",
+                Wrong::Damaged => "is not what was written: the next backup writes it anew",
+                Wrong::Other => "is another backup's: look which one opens this backup, and remove the other",
+            };
+            self.verified.add(format!("{name} {what}"));
+        }
+        Ok(())
+    }
+
     async fn point(&mut self, (id, row): (&str, &PointRow), is_read: impl Fn(&str) -> bool) -> Result<(), Error> {
         let target = self.target;
         self.verified.points += 1;

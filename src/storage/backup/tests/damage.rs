@@ -8,12 +8,14 @@ use posthouse_mail::secret::Secret;
 use super::{Elsewhere, Kind, Rig, in_every_place, seen};
 use crate::backup::lock::{Lock, now_millis};
 use crate::backup::record::LockObject;
+use crate::backup::target::HEADERS;
 use crate::backup::{Access, Target, prune, run, verify};
 use crate::error::Error;
 use crate::fixture::ALICE;
 
 in_every_place! {
     every_damaged_or_missing_object_is_found
+    a_backup_opens_without_either_of_its_headers
     a_damaged_pack_is_written_anew_by_the_next_run
     what_was_found_damaged_is_written_anew
     a_run_that_was_cut_short_leaves_what_was_there_and_its_packs_are_used
@@ -29,7 +31,7 @@ async fn every_damaged_or_missing_object_is_found(rig: Rig) {
     rig.take().await;
     let target = rig.target().await;
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
-    let objects: Vec<_> = rig.names().await.into_iter().filter(|name| name != "posthouse-backup").collect();
+    let objects: Vec<_> = rig.names().await.into_iter().collect();
     assert!(objects.len() >= 6, "{objects:?}");
     for name in objects {
         let whole = rig.octets(&name).await;
@@ -47,6 +49,33 @@ async fn every_damaged_or_missing_object_is_found(rig: Rig) {
         rig.lay(&name, &whole).await;
     }
     assert!(verify(&target, &mut |_| {}).await.unwrap().is_whole());
+}
+
+async fn a_backup_opens_without_either_of_its_headers(rig: Rig) {
+    let access = Access { secret: Some(Secret::new("correct horse".to_owned())), ..rig.access() };
+    let open = async || Target::open_in(rig.place(), &access, &rig.settings).await;
+    rig.fixture.fill(1).await;
+    run(&rig.fixture.store, &rig.target_for(&access).await.unwrap(), "h", &mut |_| {}).await.unwrap();
+    let whole = rig.octets(HEADERS[0]).await;
+    for name in HEADERS {
+        assert_eq!(rig.octets(name).await, whole);
+        for damage in [None, Some(&whole[..whole.len() - 1]), Some(&[0; 5000][..])] {
+            match damage {
+                Some(octets) => rig.lay(name, octets).await,
+                None => rig.place().delete(name).await.unwrap(),
+            }
+            let target = open().await.unwrap();
+            let verified = verify(&target, &mut |_| {}).await.unwrap();
+            assert!(verified.findings.len() == 1 && verified.findings[0].contains(name), "{:?}", verified.findings);
+            // The next run mends it.
+            assert!(run(&rig.fixture.store, &target, "h", &mut |_| {}).await.unwrap().is_whole());
+            assert_eq!(rig.octets(name).await, whole);
+        }
+    }
+    for name in HEADERS {
+        rig.lay(name, b"nothing").await;
+    }
+    assert!(matches!(open().await.err(), Some(Error::BackupDamaged(_))));
 }
 
 async fn a_damaged_pack_is_written_anew_by_the_next_run(rig: Rig) {
