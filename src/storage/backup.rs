@@ -11,6 +11,7 @@
 mod account;
 mod bodies;
 mod bundle;
+mod damage;
 pub mod image;
 mod known;
 mod lock;

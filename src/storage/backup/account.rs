@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use posthouse_mail::{AccountId, IngestId, MailboxId, UnixMillis};
 
+use super::damage::{Damage, readable};
 use super::lock::Lock;
 use super::record::{AccountEntry, AccountHead, DoneEntry, MailboxEntry};
 use super::target::{Target, rows_path};
@@ -45,25 +46,6 @@ pub(crate) struct Taken {
     pub damaged: Damage,
 }
 
-/// Words about rows that cannot be read, each once.
-pub(crate) type Damage = BTreeSet<String>;
-
-/// What could be read; nothing, and a word, for what is damaged.
-pub(crate) fn readable<T>(
-    outcome: Result<T, Error>,
-    what: impl FnOnce() -> String,
-    damage: &mut Damage,
-) -> Result<Option<T>, Error> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(Error::Corrupt(reason)) => {
-            damage.insert(format!("{}: {reason}", what()));
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Takes an account; `None` when it is deleted or gone. `before` is what the point before has of it.
 pub(crate) async fn take(
     taking: &Taking<'_>,
@@ -71,7 +53,7 @@ pub(crate) async fn take(
     before: Option<&AccountEntry>,
 ) -> Result<Option<Taken>, Error> {
     let Some(row) = alive(&mut taking.store.snapshot(), id).await? else { return Ok(None) };
-    let (mut written, mut damaged) = (0, Damage::new());
+    let (mut written, mut damaged) = (0, Damage::default());
     // The same ModSeq: not one message came, changed or left since then.
     let earlier = match before.filter(|entry| entry.modseq == row.modseq) {
         Some(entry) => usable(taking.target, entry, row.generation).await?,
@@ -93,7 +75,7 @@ pub(crate) async fn take(
         head: Vec::new(),
         messages: closing.mailboxes.iter().filter_map(|m| m.row.as_ref()).map(|row| u64::from(row.messages)).sum(),
     };
-    damaged.append(&mut rounds.damaged);
+    damaged.absorb("", std::mem::take(&mut rounds.damaged));
     let (runs, gone, octets) = rounds.finish().await?;
     let dones = dones(taking, id, entry.modseq, &mut damaged).await?;
     let head = AccountHead {
@@ -153,7 +135,7 @@ impl Closing {
         loop {
             let tell = |key: &[u8], reason| {
                 let number = mailbox::id_of(key).map_or(0, MailboxId::get);
-                damage.insert(format!("mailbox {number}, with its messages: {reason}"));
+                damage.add(format!("mailbox {number}, with its messages: {reason}"));
             };
             let (rows, next) = codec::scan_readable::<MailboxRow>(txn, &range, 1000, tell).await?;
             for (key, row) in rows.into_iter().filter(|(_, row)| row.deleted_at.is_none()) {
@@ -174,7 +156,7 @@ async fn subscriptions(txn: &mut Transaction<'_>, id: AccountId, damage: &mut Da
     loop {
         let tell = |key: &[u8], reason| {
             let path = mailbox::subscribed_path(key);
-            damage.insert(format!("the subscription {}: {reason}", path.as_deref().unwrap_or_default()));
+            damage.add(format!("the subscription {}: {reason}", path.as_deref().unwrap_or_default()));
             paths.extend(path);
         };
         let (rows, next) = codec::page_readable(txn, &range, 1000, tell).await?;
@@ -199,7 +181,7 @@ async fn dones(taking: &Taking<'_>, id: AccountId, closing: u64, damage: &mut Da
     loop {
         taking.lock.renew().await?;
         let tell = |_: &[u8], reason| {
-            damage.insert(format!("the proof of a delivery: {reason}"));
+            damage.add(format!("the proof of a delivery: {reason}"));
         };
         let (rows, next) = codec::scan_readable::<DoneRow>(&mut taking.store.snapshot(), &range, 1000, tell).await?;
         for (key, row) in &rows {

@@ -10,6 +10,7 @@ use futures_util::stream;
 use posthouse_mail::BlobId;
 use posthouse_mail::stage::BodyRef;
 
+use super::damage::Damage;
 use super::known::Ascending;
 use super::lock::Lock;
 use super::pack::PackWriter;
@@ -24,8 +25,6 @@ use crate::store::Store;
 
 /// Ids looked at in one snapshot.
 const STEP: usize = 500;
-/// Damaged bodies that a run names.
-const DAMAGED_MAX: usize = 1000;
 
 /// What became of the bodies.
 #[derive(Debug, Default)]
@@ -37,7 +36,7 @@ pub(crate) struct Bodies {
     pub bodies: u64,
     pub octets: u64,
     /// Bodies that the store itself can no longer read.
-    pub damaged: Vec<BlobId>,
+    pub damaged: Damage,
 }
 
 /// One walk over all bodies of the store.
@@ -154,9 +153,7 @@ impl Walk<'_> {
     }
 
     fn note_damage(&mut self, blob: BlobId) {
-        if self.taken.damaged.len() < DAMAGED_MAX {
-            self.taken.damaged.push(blob);
-        }
+        self.taken.damaged.add(format!("the body {blob}"));
     }
 
     /// Ids are hashes: how far a walk is can be read from the first octets of one.

@@ -9,6 +9,7 @@ use posthouse_obs::event::backup as event;
 use super::account::{self, Taking};
 use super::bodies;
 use super::bundle::{Bundle, BundleWriter};
+use super::damage::Damage;
 use super::known;
 use super::lock::{Lock, now_millis};
 use super::point::{self, Accounts};
@@ -123,9 +124,9 @@ impl Run<'_> {
         let written = Written { packs: octets.into_iter().map(str::to_owned).collect() };
         let verified = verify::after_run((self.target, self.lock), (&id, &row), &written, progress).await?;
         let mut damaged = accounts.damaged;
-        damaged.extend(site.damaged);
-        damaged.extend(transit.damaged);
-        damaged.extend(first.damaged.iter().chain(&second.damaged).map(|blob| format!("the body {blob}")));
+        for part in [site.damaged, transit.damaged, first.damaged, second.damaged] {
+            damaged.absorb("", part);
+        }
         Ok(Taken {
             point: id,
             accounts: row.account_count,
@@ -133,7 +134,7 @@ impl Run<'_> {
             under_way: transit.messages,
             bodies: first.bodies + second.bodies,
             written: row.written,
-            damaged,
+            damaged: damaged.into_words(),
             verified,
         })
     }
@@ -174,11 +175,11 @@ impl Run<'_> {
                         done.messages += taken.entry.messages;
                         done.written += taken.written;
                         let address = &taken.entry.address;
-                        done.damaged.extend(taken.damaged.iter().map(|what| format!("of {address}: {what}")));
+                        done.damaged.absorb(&format!("of {address}: "), taken.damaged);
                         list.push(&taken.entry).await?;
                     }
                     Ok(None) => {}
-                    Err(Error::Corrupt(reason)) => done.damaged.push(format!("account {id}: {reason}")),
+                    Err(Error::Corrupt(reason)) => done.damaged.add(format!("account {id}: {reason}")),
                     Err(error) => return Err(error),
                 }
                 self.lock.renew().await?;
@@ -222,7 +223,7 @@ struct TakenAccounts {
     count: u64,
     messages: u64,
     written: u64,
-    damaged: Vec<String>,
+    damaged: Damage,
 }
 
 /// Names of the packs that a run wrote.

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use posthouse_mail::{Domain, DomainId, IngestId, UnixMillis};
 
-use super::account::{Damage, readable};
 use super::bundle::{Bundle, BundleWriter};
+use super::damage::{Damage, readable};
 use super::lock::Lock;
 use super::record::{AliasEntry, DkimEntry, DomainEntry, SecretEntry, SiteEntry, SiteFact, TransitEntry, WorkEntry};
 use super::target::Target;
@@ -37,7 +37,7 @@ pub(crate) struct Site {
 
 /// Facts of the site.
 pub(crate) async fn take(store: &Store, (target, lock): (&Target, &Lock)) -> Result<Site, Error> {
-    let mut taker = Taker { store, lock, writer: BundleWriter::new(target), damaged: Damage::new() };
+    let mut taker = Taker { store, lock, writer: BundleWriter::new(target), damaged: Damage::default() };
     taker.domains().await?;
     taker.secrets().await?;
     Ok(Site { bundle: taker.writer.finish().await?, damaged: taker.damaged })
@@ -57,7 +57,7 @@ impl Taker<'_> {
         loop {
             let tell = |key: &[u8], reason| {
                 let name = text_of(key);
-                self.damaged.insert(format!("the name of the domain {name}: {reason}"));
+                self.damaged.add(format!("the name of the domain {name}: {reason}"));
                 unreadable.insert(name);
             };
             let (rows, next) = codec::scan_readable::<IdRow>(&mut self.store.snapshot(), &names, STEP, tell).await?;
@@ -112,7 +112,7 @@ impl Taker<'_> {
             let tell = |key: &[u8], reason| {
                 let selector = KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).unwrap_or_default();
                 let selector = String::from_utf8_lossy(&selector);
-                self.damaged.insert(format!("the signing key {selector} of {name}: {reason}"));
+                self.damaged.add(format!("the signing key {selector} of {name}: {reason}"));
             };
             let (rows, next) = codec::scan_readable::<DkimKeyRow>(txn, &range, STEP, tell).await?;
             for (_, row) in rows {
@@ -131,7 +131,7 @@ impl Taker<'_> {
                 let local = KeyParts::of(key).text_after(keys::OWNED_ID_WIDTH).unwrap_or_default();
                 let local = String::from_utf8_lossy(&local);
                 // The row of an account's address is made anew; whether it is one nobody can tell any more.
-                self.damaged.insert(format!("the address {local}@{name}, if it is an alias: {reason}"));
+                self.damaged.add(format!("the address {local}@{name}, if it is an alias: {reason}"));
             };
             let (rows, next) =
                 codec::scan_readable::<AddressRow>(&mut self.store.snapshot(), &range, STEP, tell).await?;
@@ -147,7 +147,7 @@ impl Taker<'_> {
         let mut range = keys::secrets();
         loop {
             let tell = |key: &[u8], reason| {
-                self.damaged.insert(format!("the secret {}: {reason}", text_of(key)));
+                self.damaged.add(format!("the secret {}: {reason}", text_of(key)));
             };
             let (rows, next) = codec::page_readable(&mut self.store.snapshot(), &range, STEP, tell).await?;
             for (key, value) in rows {
@@ -174,14 +174,14 @@ pub(crate) struct Transit {
     pub oldest_spooled: Option<IngestId>,
     pub messages: u64,
     /// What the store itself can no longer read.
-    pub damaged: Vec<String>,
+    pub damaged: Damage,
 }
 
 /// Takes the mail under way.
 pub(crate) async fn take_transit(store: &Store, (target, lock): (&Target, &Lock)) -> Result<Transit, Error> {
     let mut writer = BundleWriter::new(target);
     let (mut spool, mut queue) = (keys::spools(), keys::queue_messages());
-    let (mut oldest_spooled, mut messages, mut damaged) = (None, 0, Vec::new());
+    let (mut oldest_spooled, mut messages, mut damaged) = (None, 0, Damage::default());
     loop {
         lock.renew().await?;
         let mut txn = store.snapshot();
@@ -197,7 +197,7 @@ pub(crate) async fn take_transit(store: &Store, (target, lock): (&Target, &Lock)
             let entry = match one(&mut txn, id).await {
                 Ok(entry) => entry,
                 Err(Error::Corrupt(reason)) => {
-                    damaged.push(format!("the message {id} under way: {reason}"));
+                    damaged.add(format!("the message {id} under way: {reason}"));
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -33,6 +33,8 @@ pub struct Verified {
     pub findings: Vec<String>,
     /// There was more than is kept.
     pub truncated: bool,
+    /// Why damaged objects could not be marked; told once.
+    unmarked: bool,
 }
 
 /// Findings kept: enough to see what kind of damage it is.
@@ -49,6 +51,16 @@ impl Verified {
             self.findings.push(finding);
         } else {
             self.truncated = true;
+        }
+    }
+
+    /// Marks a damaged object, so that the next run counts on it no more. Whoever may only read the target hears all the same
+    /// what is wrong with it.
+    async fn mark(&mut self, target: &Target, name: &str) {
+        if let Err(error) = target.suspect(name).await
+            && !std::mem::replace(&mut self.unmarked, true)
+        {
+            self.add(format!("what is damaged could not be marked for the next backup: {error}"));
         }
     }
 
@@ -134,7 +146,7 @@ impl Reader<'_, '_> {
         for name in &row.packs {
             match self.verified.absorb(bundle::read(target, name).await)? {
                 Some(listed) => packs.extend(listed),
-                None => target.suspect(&rows_path(name)).await?,
+                None => self.verified.mark(target, &rows_path(name)).await,
             }
         }
         let mut whole = Vec::new();
@@ -149,7 +161,7 @@ impl Reader<'_, '_> {
                 self.verified.bodies += u64::try_from(index.bodies().len()).unwrap_or(u64::MAX);
                 match self.verified.absorb(index.read_back(target, self.lock).await)? {
                     Some(octets) => self.verified.octets += octets,
-                    None => target.suspect(&pack.name).await?,
+                    None => self.verified.mark(target, &pack.name).await,
                 }
             }
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use posthouse_mail::{AccountId, EmailId, MailboxId, Uid};
 
-use super::{Damage, Taking, readable};
+use super::Taking;
+use crate::backup::damage::{Damage, readable};
 use crate::backup::record::{MessageEntry, PartRow, PlaceEntry, RunRow};
 use crate::backup::seal::CONTENT_MAX;
 use crate::backup::target::Target;
@@ -33,7 +34,7 @@ pub(super) async fn base(
         let limit = taking.target.settings.rows_at_once.max(1);
         let tell = |key: &[u8], reason| {
             let email = KeyParts::of(key).u64().unwrap_or(0);
-            damage.insert(format!("the message {email}: {reason}"));
+            damage.add(format!("the message {email}: {reason}"));
         };
         let (rows, next) = codec::scan_readable::<EmailRow>(&mut txn, &range, limit, tell).await?;
         let mut shown = Shown::new(damage);

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use posthouse_mail::{AccountId, ModSeq};
 
 use super::message::{RunWriter, Shown, email_at};
-use super::{Closing, Damage, Taking, alive, readable};
+use super::{Closing, Taking, alive};
 use crate::backup::bundle::BundleWriter;
+use crate::backup::damage::{Damage, readable};
 use crate::backup::record::{GoneEntry, MessageEntry, RunRow};
 use crate::codec;
 use crate::error::Error;
@@ -51,7 +52,7 @@ impl<'a, 't> Rounds<'a, 't> {
         runs: Vec<RunRow>,
         gone_before: Vec<Vec<u8>>,
     ) -> Self {
-        Self { taking, id, up_to, runs, gone_before, gone: BTreeMap::new(), written: 0, damaged: Damage::new() }
+        Self { taking, id, up_to, runs, gone_before, gone: BTreeMap::new(), written: 0, damaged: Damage::default() }
     }
 
     /// Catches up, then reads the rest in one snapshot; `None` when the account was deleted meanwhile.

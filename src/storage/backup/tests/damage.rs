@@ -78,6 +78,24 @@ async fn a_backup_opens_without_either_of_its_headers(rig: Rig) {
     assert!(matches!(open().await.err(), Some(Error::BackupDamaged(_))));
 }
 
+#[tokio::test]
+async fn a_place_that_can_only_be_read_is_verified_all_the_same() {
+    let rig = Rig::of(Kind::Memory).await;
+    rig.fill().await;
+    rig.take().await;
+    let hurt: Vec<String> = rig.names().await.into_iter().filter(|name| name.starts_with("packs/")).collect();
+    let octets = rig.octets(&hurt[0]).await;
+    let mut wrong = octets.clone();
+    wrong[100] ^= 1;
+    rig.lay(&hurt[0], &wrong).await;
+    let target = rig.target().await;
+    rig.memory.reads_only.store(true, std::sync::atomic::Ordering::SeqCst);
+    let verified = verify(&target, &mut |_| {}).await.unwrap();
+    assert!(verified.findings.iter().any(|finding| finding.contains(&hurt[0])), "{:?}", verified.findings);
+    assert!(verified.findings.iter().any(|finding| finding.contains("marked")), "{:?}", verified.findings);
+    assert!(verified.accounts > 0, "it went on to the end");
+}
+
 async fn a_damaged_pack_is_written_anew_by_the_next_run(rig: Rig) {
     rig.fill().await;
     rig.take().await;

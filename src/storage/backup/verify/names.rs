@@ -121,7 +121,7 @@ impl Walk<'_> {
             self.verified.accounts += u64::from(self.counts);
             let head = account::head(self.target, &entry).await;
             let Some(head) = self.verified.absorb(head)? else {
-                self.target.suspect(&rows_path(&entry.head)).await?;
+                self.verified.mark(self.target, &rows_path(&entry.head)).await;
                 continue;
             };
             for part in head.runs.iter().flat_map(|run| &run.parts) {
@@ -145,7 +145,7 @@ impl Walk<'_> {
         let read = bundle::read::<T>(self.target, name).await;
         let records = self.verified.absorb(read)?;
         if records.is_none() {
-            self.target.suspect(&rows_path(name)).await?;
+            self.verified.mark(self.target, &rows_path(name)).await;
         }
         Ok(records.unwrap_or_default())
     }
