@@ -23,7 +23,7 @@ pub struct Backup {
     pub replay_max: usize,
     /// Rounds over an account's changes before its backup is given up.
     pub rounds_max: usize,
-    /// Bodies whose places in a backup are held in memory at once.
+    /// Bodies whose places in a backup are held in memory at once; of ten times as many only the packs.
     pub index_max: usize,
     /// What is read back after a backup: `everything` of the point, what was `written`, or `nothing`.
     pub verify: Verify,

@@ -18,6 +18,8 @@ use crate::error::Error;
 
 /// Packs much smaller than they may be that a target keeps; more are written anew as large ones.
 const SMALL_PACKS_MAX: usize = 64;
+/// Ids remembered in short for each one whose place is held: that takes about a tenth of the room.
+const REMEMBERED_FOR_ONE: usize = 10;
 
 /// The packs that a run may count on, those of runs that were cut short included. What is more than half dead, and small
 /// packs when there are many, are left out: the run writes anew what lives in them, and they go with the points before it.
@@ -136,16 +138,24 @@ impl Open {
 }
 
 /// Answers for bodies in any order.
+///
+/// Every run's packs reach over all ids, so that one id may be in as many packs as there were runs. Of a pack that was read
+/// once the ids are remembered in short: it is read again only for a body that it has.
 pub(crate) struct Lookup {
     target: Target,
     packs: Vec<PackRow>,
     /// The one used last is at the end.
     cache: VecDeque<Arc<PackIndex>>,
+    /// Of packs by their names the beginnings of all ids, in order.
+    contents: HashMap<String, Box<[u64]>>,
+    /// How many these are.
+    remembered: usize,
 }
 
 impl Lookup {
     pub fn new(target: &Target, packs: Vec<PackRow>) -> Self {
-        Self { target: target.clone(), packs, cache: VecDeque::new() }
+        let (cache, contents) = (VecDeque::new(), HashMap::new());
+        Self { target: target.clone(), packs, cache, contents, remembered: 0 }
     }
 
     /// Where a body lies; `None`: not here.
@@ -157,7 +167,10 @@ impl Lookup {
         }
         let key = blob.as_bytes().as_slice();
         let within = |pack: &&PackRow| pack.first.as_slice() <= key && key <= pack.last.as_slice();
-        let candidates: Vec<PackRow> = self.packs.iter().filter(within).cloned().collect();
+        let mut candidates: Vec<PackRow> = self.packs.iter().filter(within).cloned().collect();
+        candidates.retain(|pack| self.may_have(pack, blob));
+        // Those that are known to have it come first.
+        candidates.sort_by_key(|pack| !self.contents.contains_key(&pack.name));
         for pack in candidates {
             if self.cache.iter().any(|index| index.name == pack.name) {
                 continue;
@@ -179,11 +192,27 @@ impl Lookup {
         Ok(None)
     }
 
+    fn may_have(&self, pack: &PackRow, blob: &BlobId) -> bool {
+        self.contents.get(&pack.name).is_none_or(|ids| ids.binary_search(&beginning(blob)).is_ok())
+    }
+
     fn keep(&mut self, index: Arc<PackIndex>) {
+        let count = index.bodies().len();
+        let room = self.target.settings.index_max.saturating_mul(REMEMBERED_FOR_ONE);
+        if !self.contents.contains_key(&index.name) && self.remembered.saturating_add(count) <= room {
+            self.remembered += count;
+            let ids = index.bodies().iter().map(|body| beginning(&body.blob)).collect();
+            self.contents.insert(index.name.clone(), ids);
+        }
         self.cache.push_back(index);
         let mut held: usize = self.cache.iter().map(|index| index.bodies().len()).sum();
         while held > self.target.settings.index_max && self.cache.len() > 1 {
             held -= self.cache.pop_front().map_or(0, |index| index.bodies().len());
         }
     }
+}
+
+fn beginning(blob: &BlobId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blob.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }

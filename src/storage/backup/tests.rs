@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use posthouse_conf::Backup as Settings;
 use posthouse_mail::secret::Secret;
-use posthouse_mail::{AccountId, Address, SpecialUse, Uid};
+use posthouse_mail::{AccountId, Address, EmailId, SpecialUse, Uid};
 
 use super::image::OpenPoint;
 use super::place::{Bucket, Place};
@@ -379,6 +379,31 @@ async fn a_part_is_read_in_the_order_of_its_uids(rig: Rig) {
         }
         assert_eq!(image.message(mailbox.id, mailbox.messages).await, Ok(None));
     }
+}
+
+/// Each body was looked for in the packs of every run.
+#[tokio::test]
+async fn many_runs_make_no_restore_read_every_pack_for_every_body() {
+    let mut rig = Rig::of(Kind::Memory).await;
+    // Room for the places of one pack only.
+    rig.settings.index_max = 8;
+    let (runs, bodies) = (10_usize, 8_usize);
+    for _ in 0..runs {
+        rig.add(bodies).await;
+        rig.take().await;
+    }
+    let mut point = OpenPoint::open(&rig.target().await, None).await.unwrap();
+    rig.memory.asked_for();
+    let elsewhere = Elsewhere::new().await;
+    // As accounts come back one after the other: from one run's pack to another's.
+    for email in (0..bodies).flat_map(|body| (0..runs).map(move |run| run * bodies + body + 1)) {
+        let email = EmailId::new(u64::try_from(email).unwrap());
+        let email = message::email(&rig.fixture.store, ALICE, email).await.unwrap().unwrap();
+        point.stage(&elsewhere.store, &email.body.blob).await.unwrap();
+    }
+    let of_packs = rig.memory.asked_for().into_iter().filter(|name| name.contains("/packs/")).count();
+    // The index of each pack once, in three reads; then for a body an index at most, and a piece.
+    assert!(of_packs <= 3 * runs + (3 + 1) * runs * bodies, "{of_packs} reads of packs");
 }
 
 #[tokio::test]
