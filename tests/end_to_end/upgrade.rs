@@ -14,11 +14,11 @@ use crate::harness::client::{Client, tls_config};
 use crate::harness::mail_client::{Imap, Pop3, Smtp, deliver, mailbox, message};
 use crate::harness::program::{Demo, MOMENT, Port};
 
-const ALICE: &str = "alice@demo.test";
-const BOB: &str = "bob@demo.test";
+pub const ALICE: &str = "alice@demo.test";
+pub const BOB: &str = "bob@demo.test";
 
 /// A client of each protocol in the middle of what it does.
-struct Sessions {
+pub struct Sessions {
     idle: Imap,
     open: Imap,
     smtp: Smtp,
@@ -29,7 +29,7 @@ struct Sessions {
 }
 
 impl Sessions {
-    fn begin(demo: &Demo) -> Self {
+    pub fn begin(demo: &Demo) -> Self {
         for subject in ["one", "two", "three"] {
             deliver(demo, BOB, subject);
         }
@@ -53,7 +53,7 @@ impl Sessions {
     }
 
     /// Each goes on with what only its own past explains.
-    fn go_on(mut self, demo: &Demo) {
+    pub fn go_on(mut self, demo: &Demo) {
         self.smtp.expect("DATA", 354);
         let text = message("sender@example.org", ALICE, "before-and-after").replace('\n', "\r\n");
         self.smtp.client.send_raw(format!("{text}.\r\n").as_bytes());
@@ -255,7 +255,7 @@ fn a_client_resumes_its_tls_session_after_an_upgrade() {
 }
 
 /// A program that does `what` before it becomes the real one, or instead.
-fn wrapper(folder: &Path, what: &str) -> PathBuf {
+pub fn wrapper(folder: &Path, what: &str) -> PathBuf {
     let path = folder.join("wrapper");
     let text = format!("#!/bin/sh\n{what}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_posthouse"));
     std::fs::write(&path, text).expect("a script");
@@ -264,12 +264,12 @@ fn wrapper(folder: &Path, what: &str) -> PathBuf {
 }
 
 /// The upgrade fails with these words, and every session goes on.
-fn check_refused(what: &str, words: &str) {
+pub fn check_refused(what: &str, words: &str) {
     check_refused_by(&[], what, words);
     check_refused_by(&["--exec"], what, words);
 }
 
-fn check_refused_by(form: &[&str], what: &str, words: &str) {
+pub fn check_refused_by(form: &[&str], what: &str, words: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let demo = Demo::start();
     let (sessions, pid) = (Sessions::begin(&demo), demo.pid());
