@@ -12,6 +12,7 @@ use posthouse_conf::Settings;
 use posthouse_obs::emit;
 use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsMovedIn};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::arrivals::Arrival;
 use super::custody::{Carried, Luggage};
@@ -106,7 +107,7 @@ fn words(error: &StartError) -> String {
 }
 
 /// A node on the sockets of the one before.
-async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartError> {
+pub(super) async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartError> {
     let node = Node::start_unproved(settings).await?;
     let opened = match node.services.doors.inherit(doors) {
         Ok(()) => node.listen().await,
@@ -115,7 +116,9 @@ async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartE
     match opened {
         Ok(()) => Ok(node),
         Err(error) => {
-            node.stop().await;
+            // At once, and without the drain, which ends listening sockets for everybody: they are another process's too, or
+            // those of the node that is tried next.
+            node.close(Instant::now()).await;
             Err(error)
         }
     }

@@ -12,6 +12,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 
 use super::parcel::pack;
 use super::successor::{hello, limits};
+use super::takeover::begin;
 use super::{Node, take_over};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,4 +101,30 @@ async fn a_session_whose_state_was_damaged_is_closed_and_the_others_go_on() {
     assert_eq!(alive.await.expect("no panic"), 1);
     drop(client(address).await);
     taken.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_open_leaves_the_sockets_that_it_was_given_open() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let node = Node::start(settings.clone()).await.expect("a node");
+    node.listen().await.expect("it serves");
+    let doors = || node.services.doors.duplicates().expect("the listeners");
+    let (given, kept) = (doors(), doors());
+    node.stop_sessions().await;
+    node.close(tokio::time::Instant::now()).await;
+
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut wrong = Settings::clone(&settings);
+    wrong.listen.pop3 = vec![other.local_addr().expect("an address")];
+    let wrong = Arc::new(wrong);
+    let begun = begin(wrong, given).await.map(drop);
+    assert!(begun.as_ref().is_err_and(|error| error.to_string().contains("is taken")), "{begun:?}");
+
+    let waiting = TcpStream::connect(address).expect("the kernel takes it");
+    let node = begin(settings, kept).await.expect("it serves");
+    let greeted = tokio::task::spawn_blocking(move || line(&mut BufReader::new(waiting)));
+    assert!(greeted.await.expect("no panic").starts_with("* OK"));
+    drop(client(address).await);
+    node.stop().await;
 }
