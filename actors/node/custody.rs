@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime};
 
 use posthouse_cluster::handoff::{Door, Giver, HandoffError, Parcel, Taker};
 use posthouse_conf::Settings;
+use posthouse_net::FrozenStream;
 use posthouse_net::descriptors::{Invitation, wait_for_child};
-use posthouse_net::{FrozenStream, TlsAcceptor};
 use posthouse_obs::emit;
 use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsLost, UpgradeTakenBack};
 use posthouse_storage::gate::Formats;
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::Node;
 use super::handover::{Remains, UpgradeView, microseconds, middle, milliseconds};
 use super::parcel::unpack;
+use super::rehearsal::rehearse;
 use super::successor::{TAKE_OVER, arguments, hello, limits, own_program};
 use super::takeover::TakeoverError;
 use crate::admin::AdminLine;
@@ -74,6 +75,13 @@ impl Forms {
 
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).expect("numbers are JSON")
+    }
+
+    /// Whether this program reads what another one told.
+    pub(super) fn check_told(told: &str, settings: &Settings) -> Result<(), String> {
+        let forms: Self =
+            serde_json::from_str(told).map_err(|error| format!("what there is has no form that is known: {error}"))?;
+        forms.check(settings)
     }
 
     /// Whether this program reads all of it.
@@ -124,6 +132,10 @@ impl Luggage {
         (luggage, listeners)
     }
 
+    fn is_of(door: &Door) -> bool {
+        [CONSOLE, PROGRAM].contains(&door.kind.as_str())
+    }
+
     /// As doors among the others; the program is the one that runs here.
     pub(super) fn pack(console: Option<OwnedFd>) -> Result<Vec<Door>, String> {
         let program = File::open("/proc/self/exe").map_err(|error| format!("this program cannot be read: {error}"))?;
@@ -151,8 +163,11 @@ struct Cargo {
 }
 
 /// Takes everything without serving any of it. `before` runs when the giver is about to let go.
-async fn collect(taker: &mut Taker, before: impl FnOnce() -> std::io::Result<()>) -> Result<Cargo, HandoffError> {
-    let doors = taker.doors().await?;
+async fn collect(
+    taker: &mut Taker,
+    doors: Vec<Door>,
+    before: impl FnOnce() -> std::io::Result<()>,
+) -> Result<Cargo, HandoffError> {
     taker.ready().await?;
     taker.store_is_free().await?;
     if let Err(error) = before() {
@@ -185,14 +200,19 @@ pub fn custody(settings: &Settings) -> Option<PathBuf> {
 /// The custodian's whole life: rehearses, takes everything from the process behind the socket, and gives it to the next one.
 pub async fn keep(settings: Arc<Settings>, socket: &Path, forms: &str) -> Result<(), TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
-    if let Err(reason) = rehearse(&settings, forms) {
-        taker.doors().await?;
-        taker.refuse(&reason).await?;
-        return Err(TakeoverError::Rehearsal(reason));
-    }
+    let doors = taker.doors().await?;
+    let rehearsed = Forms::check_told(forms, &settings).and_then(|()| rehearse_for_image(&settings, doors));
+    let doors = match rehearsed {
+        Ok(doors) => doors,
+        Err(reason) => {
+            taker.refuse(&reason).await?;
+            return Err(TakeoverError::Rehearsal(reason));
+        }
+    };
     let mut invitation = None;
     let invite = || Invitation::bind_custody(&settings.node.data_dir);
-    let Cargo { doors, mut parcels } = collect(&mut taker, || invite().map(|new| invitation = Some(new))).await?;
+    let cargo = collect(&mut taker, doors, || invite().map(|new| invitation = Some(new))).await?;
+    let Cargo { doors, mut parcels } = cargo;
     let mut limits = limits(&settings.upgrade);
     // The image that comes may need its whole time, and then another one comes.
     limits.hello *= 2;
@@ -232,16 +252,12 @@ async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Res
     }
 }
 
-/// All that can be known before anything stops.
-fn rehearse(settings: &Settings, forms: &str) -> Result<(), String> {
-    let forms: Forms =
-        serde_json::from_str(forms).map_err(|error| format!("what there is has no form that is known: {error}"))?;
-    forms.check(settings)?;
-    posthouse_net::tls::install_provider();
-    if !settings.tls.certificate.as_os_str().is_empty() {
-        TlsAcceptor::load(&settings.tls).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+/// Rehearses for the image that is to serve; what goes with the listeners stays as it is.
+fn rehearse_for_image(settings: &Settings, doors: Vec<Door>) -> Result<Vec<Door>, String> {
+    let (luggage, listeners) = doors.into_iter().partition(Luggage::is_of);
+    let mut doors: Vec<Door> = luggage;
+    doors.extend(rehearse(settings, listeners)?.doors);
+    Ok(doors)
 }
 
 impl Carried {
@@ -341,7 +357,8 @@ impl Node {
         let lost = |error: HandoffError| format!("{reason}; the custodian gives nothing back: {error}");
         let socket = Invitation::custody(&settings.node.data_dir).map_err(|error| error.to_string())?;
         let mut taker = Taker::connect(&socket, hello(), limits(&settings.upgrade)).await.map_err(lost)?;
-        let Cargo { doors, parcels } = collect(&mut taker, || Ok(())).await.map_err(lost)?;
+        let doors = taker.doors().await.map_err(lost)?;
+        let Cargo { doors, parcels } = collect(&mut taker, doors, || Ok(())).await.map_err(lost)?;
         let mut sessions = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let protocol = parcel.kind.clone();

@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use posthouse_cluster::handoff::Door;
-use posthouse_net::{Error, Listener, stop_listening};
+use posthouse_net::{Error, Listener, listening_address, stop_listening};
 
 /// What a door that takes metrics or serves the store is called; those of protocols bear the protocol's word.
 pub(super) const METRICS: &str = "metrics";
@@ -70,6 +70,11 @@ impl Doors {
         let place = inherited.iter().position(|listener| listener.local_addr() == address)?;
         Some(inherited.swap_remove(place))
     }
+}
+
+/// Where a socket listens.
+pub(super) fn address_of(door: &Door) -> Result<SocketAddr, Error> {
+    Ok(listening_address(&door.socket)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use super::arrivals::Arrival;
 use super::custody::{Carried, Luggage};
 use super::handover::Remains;
+use super::loaded::Loaded;
 use super::parcel::unpack;
+use super::rehearsal::{Rehearsed, rehearse};
 use super::successor::{TAKE_OVER, hello, limits};
 use super::{Node, StartError};
 
@@ -28,7 +30,7 @@ pub enum TakeoverError {
     Giver(#[from] HandoffError),
     #[error(transparent)]
     Start(#[from] StartError),
-    /// It was to take this process's place later, and would not do.
+    /// It was to take the place of a process that serves, and would not do.
     #[error("{0}")]
     Rehearsal(String),
 }
@@ -36,21 +38,32 @@ pub enum TakeoverError {
 /// Takes over from the process that waits behind the socket; returns a node that serves.
 pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, TakeoverError> {
     let carried = Carried::read();
-    let (mut taker, luggage, doors) = match reach(&settings, socket).await {
+    // The one before serves, and goes on if this process says no. From a custodian there is nobody to go on.
+    let is_beside = std::env::var_os(TAKE_OVER).is_some() && carried.is_none();
+    let reached = match is_beside {
+        true => reach_beside(&settings, socket).await,
+        false => reach_custodian(&settings, socket).await,
+    };
+    let Reached { mut taker, luggage, doors, loaded } = match reached {
         Ok(reached) => reached,
         // The custodian is gone, with all that it kept, and nobody else serves.
-        Err(error) if std::env::var_os(TAKE_OVER).is_none() || carried.is_some() => {
+        Err(TakeoverError::Giver(error)) if !is_beside => {
             emit(HandoverCutShort { reason: error.to_string() });
             let _ = std::fs::remove_file(socket);
-            let node = begin(settings, Vec::new()).await?;
+            let loaded = Loaded::read(&settings)?;
+            let node = begin(settings, Vec::new(), loaded).await?;
             if let Err(error) = node.open_gate().await {
                 emit(HandoverCutShort { reason: error.to_string() });
             }
             return Ok(node);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
-    let node = match begin(settings.clone(), doors).await {
+    let begun = match loaded.map_or_else(|| Loaded::read(&settings), Ok) {
+        Ok(loaded) => begin(settings.clone(), doors, loaded).await,
+        Err(error) => Err(error),
+    };
+    let node = match begun {
         Ok(node) => node,
         Err(error) => {
             // Whether it hears why or only that we end: it takes everything back.
@@ -85,18 +98,43 @@ struct Arrived {
     refused: usize,
 }
 
-/// The process before, its listeners, and the store when it is free.
-async fn reach(settings: &Settings, socket: &Path) -> Result<(Taker, Luggage, Vec<Door>), HandoffError> {
+/// The process before, its listeners, and the store, which is free.
+struct Reached {
+    taker: Taker,
+    luggage: Luggage,
+    doors: Vec<Door>,
+    /// Read at the rehearsal, where there was one.
+    loaded: Option<Loaded>,
+}
+
+/// From a process that serves until this one has said that it can.
+async fn reach_beside(settings: &Settings, socket: &Path) -> Result<Reached, TakeoverError> {
+    let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
+    let (luggage, doors) = Luggage::of(taker.doors().await?);
+    let Rehearsed { loaded, doors } = match rehearse(settings, doors) {
+        Ok(rehearsed) => rehearsed,
+        Err(reason) => {
+            taker.refuse(&reason).await?;
+            return Err(TakeoverError::Rehearsal(reason));
+        }
+    };
+    taker.ready().await?;
+    // Whoever goes before it has said that the store is free still serves: no matter for this process.
+    taker.store_is_free().await?;
+    Ok(Reached { taker, luggage, doors, loaded: Some(loaded) })
+}
+
+/// From a custodian, which has rehearsed, and whom nobody else takes anything from.
+async fn reach_custodian(settings: &Settings, socket: &Path) -> Result<Reached, TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
     let (luggage, doors) = Luggage::of(taker.doors().await?);
     taker.ready().await?;
-    // Whoever goes before it has said that the store is free went with everything, or still serves: no matter for this process.
     taker.store_is_free().await?;
-    Ok((taker, luggage, doors))
+    Ok(Reached { taker, luggage, doors, loaded: None })
 }
 
 /// An error with its causes.
-fn words(error: &StartError) -> String {
+pub(super) fn words(error: &StartError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -107,8 +145,8 @@ fn words(error: &StartError) -> String {
 }
 
 /// A node on the sockets of the one before.
-pub(super) async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartError> {
-    let node = Node::start_unproved(settings).await?;
+pub(super) async fn begin(settings: Arc<Settings>, doors: Vec<Door>, loaded: Loaded) -> Result<Node, StartError> {
+    let node = Node::start_unproved(settings, loaded).await?;
     let opened = match node.services.doors.inherit(doors) {
         Ok(()) => node.listen().await,
         Err(error) => Err(error.into()),
@@ -155,10 +193,13 @@ impl Node {
         (sessions, refusals)
     }
 
-    /// Goes on with what a node that was closed has left: after a successor did not come up.
-    pub async fn take_back(settings: Arc<Settings>, remains: Remains) -> Result<Self, StartError> {
+    /// This node is closed: a new one goes on with what it has left, after a successor did not come up. It reads no
+    /// file anew, for what was wrong with the successor may be wrong with the files.
+    pub async fn take_back(self, remains: Remains) -> Result<Self, StartError> {
         let Remains { doors, sessions } = remains;
-        let node = begin(settings, doors).await?;
+        let (settings, loaded) = (self.services.settings.clone(), self.services.loaded.clone());
+        drop(self);
+        let node = begin(settings, doors, loaded).await?;
         for parked in sessions {
             let protocol = parked.protocol.as_str().to_owned();
             match node.services.arrivals.prepare(&node.services.admission, parked) {

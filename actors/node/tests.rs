@@ -10,6 +10,7 @@ use posthouse_conf::{Listen, Settings};
 use posthouse_net::descriptors::Invitation;
 use std::io::{BufRead as _, BufReader, Write as _};
 
+use super::loaded::Loaded;
 use super::parcel::pack;
 use super::successor::{hello, limits};
 use super::takeover::begin;
@@ -117,12 +118,12 @@ async fn a_node_that_cannot_open_leaves_the_sockets_that_it_was_given_open() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let mut wrong = Settings::clone(&settings);
     wrong.listen.pop3 = vec![other.local_addr().expect("an address")];
-    let wrong = Arc::new(wrong);
-    let begun = begin(wrong, given).await.map(drop);
+    let (wrong, loaded) = (Arc::new(wrong), Loaded::read(&settings).expect("no files"));
+    let begun = begin(wrong, given, loaded.clone()).await.map(drop);
     assert!(begun.as_ref().is_err_and(|error| error.to_string().contains("is taken")), "{begun:?}");
 
     let waiting = TcpStream::connect(address).expect("the kernel takes it");
-    let node = begin(settings, kept).await.expect("it serves");
+    let node = begin(settings, kept, loaded).await.expect("it serves");
     let greeted = tokio::task::spawn_blocking(move || line(&mut BufReader::new(waiting)));
     assert!(greeted.await.expect("no panic").starts_with("* OK"));
     drop(client(address).await);

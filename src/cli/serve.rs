@@ -188,8 +188,7 @@ async fn upgrade(node: Node, settings: &Arc<Settings>, mut order: UpgradeOrder) 
             Ok(Some(node))
         }
         HandoverFailure::Closed { reason, remains } => {
-            drop(node);
-            let node = Node::take_back(settings.clone(), remains).await.context(reason.clone())?;
+            let node = node.take_back(remains).await.context(reason.clone())?;
             emit(UpgradeTakenBack { reason: reason.clone() });
             order.answer(Err(format!("{reason}; the program before goes on"))).await;
             Ok(Some(node))

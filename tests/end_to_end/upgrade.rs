@@ -263,6 +263,10 @@ pub fn wrapper(folder: &Path, what: &str) -> PathBuf {
     path
 }
 
+/// Settings of a store that cannot be opened, as only the try can show.
+pub const NO_STORE: &str =
+    "POSTHOUSE_STORAGE__ENGINE=foundationdb POSTHOUSE_STORAGE__FOUNDATIONDB__LIBRARY=/nowhere/libfdb_c.so";
+
 /// The upgrade fails with these words, and every session goes on.
 pub fn check_refused(what: &str, words: &str) {
     check_refused_by(&[], what, words);
@@ -301,7 +305,7 @@ fn a_program_that_does_not_answer_changes_nothing() {
 
 #[test]
 fn a_program_that_cannot_open_the_store_gives_everything_back() {
-    check_refused_by(&[], "export POSTHOUSE_STORAGE__KEY_FILE=/nowhere/keys", "the program before goes on");
+    check_refused_by(&[], &format!("export {NO_STORE}"), "the program before goes on");
 }
 
 #[test]
@@ -312,8 +316,8 @@ fn a_program_that_would_not_do_in_this_process_changes_nothing() {
 #[test]
 fn a_program_that_fails_in_this_process_becomes_the_program_before() {
     // The rehearsal is well, only the image that is to serve fails.
-    let fails = r#"[ -n "$POSTHOUSE_KEEP" ] || export POSTHOUSE_STORAGE__KEY_FILE=/nowhere/keys"#;
-    check_refused_by(&["--exec"], fails, "the program before goes on");
+    let fails = format!(r#"[ -n "$POSTHOUSE_KEEP" ] || export {NO_STORE}"#);
+    check_refused_by(&["--exec"], &fails, "the program before goes on");
 }
 
 #[test]

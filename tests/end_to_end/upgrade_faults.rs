@@ -2,9 +2,47 @@
 //!
 //! Apart from the upgrades that go well, and from programs that do not come up, because here the fault lies around them.
 
-use super::upgrade::wrapper;
+use std::net::TcpListener;
+use std::process::Output;
+
+use super::upgrade::{check_refused, wrapper};
 use crate::harness::client::Client;
 use crate::harness::program::{Demo, Port, free_port};
+
+/// The upgrade to this very program, in this form, is refused with these words and changes nothing.
+fn check_unchanged(demo: &Demo, form: &[&str], words: &str) {
+    let (mut clients, pid) = (silent(demo, 3), demo.pid());
+    let mut secure = Client::connect_tls(demo.port(Port::Imaps), &demo.authority());
+    assert!(secure.line().starts_with("* OK"));
+    clients.push(secure);
+    check_failure(&demo.command(&[&["upgrade"], form].concat()), &[words, "the node serves as before"]);
+    assert_eq!(demo.json(&["status"])["pid"], pid);
+    check_alive(clients);
+    check_open(demo);
+}
+
+fn check_failure(output: &Output, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(words.iter().all(|words| errors.contains(words)), "{errors}");
+}
+
+/// New clients come in, plain and under TLS.
+fn check_open(demo: &Demo) {
+    for (port, greeting) in [(Port::Smtp, "220 "), (Port::Imap, "* OK"), (Port::Pop3, "+OK")] {
+        assert!(Client::connect(demo.port(port)).line().starts_with(greeting), "{port:?}");
+    }
+    for (port, greeting) in [(Port::Submissions, "220 "), (Port::Imaps, "* OK"), (Port::Pop3s, "+OK")] {
+        assert!(Client::connect_tls(demo.port(port), &demo.authority()).line().starts_with(greeting), "{port:?}");
+    }
+}
+
+/// An address that somebody else listens on.
+fn taken() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
 
 /// Connections, each a session that has said nothing yet.
 fn silent(demo: &Demo, count: usize) -> Vec<Client> {
@@ -17,6 +55,75 @@ fn check_alive(mut clients: Vec<Client>) {
     for client in &mut clients {
         client.send("a NOOP");
         assert!(client.line().starts_with("a OK"));
+    }
+}
+
+#[test]
+fn a_private_key_that_does_not_load_changes_nothing() {
+    let demo = Demo::start();
+    std::fs::write(demo.data().join("key.pem"), "no key").expect("a file");
+    for form in [&[][..], &["--exec"]] {
+        check_unchanged(&demo, form, "key.pem");
+    }
+}
+
+#[test]
+fn keys_of_the_store_that_do_not_load_change_nothing() {
+    let demo = Demo::start();
+    std::fs::write(demo.data().join("storage.keys"), "no key").expect("a file");
+    for form in [&[][..], &["--exec"]] {
+        check_unchanged(&demo, form, "storage.keys");
+    }
+}
+
+#[test]
+fn a_node_that_takes_everything_back_has_the_certificate_that_it_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let demo = Demo::start();
+    let many = silent(&demo, 100);
+    // The new program finds its key well and fails later: it has no room for the sessions. By then the old one's key is gone.
+    let key = demo.data().join("key.pem");
+    let what = format!(
+        "cp {key} \"$0.key\"; echo no key > {key}; export POSTHOUSE_TLS__PRIVATE_KEY=\"$0.key\"; ulimit -n 90",
+        key = key.display()
+    );
+    let program = wrapper(folder.path(), &what);
+    let output = demo.command(&["upgrade", "--binary", &program.to_string_lossy()]);
+    check_failure(&output, &["may open no more", "the program before goes on"]);
+    check_alive(many);
+    check_open(&demo);
+}
+
+#[test]
+fn a_password_file_that_is_missing_changes_nothing() {
+    let what = "export POSTHOUSE_QUEUE__SMARTHOST=mx.example.org:587 POSTHOUSE_QUEUE__SMARTHOST_USER=us \
+        POSTHOUSE_QUEUE__SMARTHOST_PASSWORD_FILE=/nowhere/password";
+    check_refused(what, "No such file or directory (os error 2); the node serves as before");
+}
+
+#[test]
+fn an_address_that_is_taken_changes_nothing() {
+    let (_other, address) = taken();
+    for key in ["LISTEN__METRICS", "LISTEN__POP3"] {
+        check_refused(
+            &format!("export POSTHOUSE_{key}={address}"),
+            "is taken by another program; the node serves as before",
+        );
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_in_a_new_configuration_changes_nothing() {
+    let (_other, address) = taken();
+    let mut demo = Demo::start();
+    assert_eq!(demo.stop(), 0);
+    demo.serve();
+    let text = std::fs::read_to_string(demo.config()).expect("a configuration");
+    let changed = text.replacen("imap = [", &format!("imap = [\"{address}\", "), 1);
+    assert_ne!(text, changed);
+    std::fs::write(demo.config(), changed).expect("a file");
+    for form in [&["--exec"][..], &[]] {
+        check_unchanged(&demo, form, "is taken by another program");
     }
 }
 
