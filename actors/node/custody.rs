@@ -10,11 +10,12 @@
 //! started next, then it closes the sessions.
 
 use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -282,14 +283,12 @@ impl Carried {
             Err(error) => return error.to_string(),
         };
         let carried = serde_json::to_string(self).expect("figures are JSON");
-        let mut command = std::process::Command::new(program);
-        command.args(arguments());
-        for name in overrides().keys() {
-            command.env_remove(name);
-        }
-        command.envs(&self.overrides).env(TAKE_OVER, socket).env(CARRIED, carried).env_remove(KEEP);
-        let error = command.exec();
-        format!("{} cannot be started: {error}", program.display())
+        let ours = overrides();
+        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        environment.retain(|name, _| name != KEEP && !name.to_str().is_some_and(|name| ours.contains_key(name)));
+        environment.extend(self.overrides.iter().map(|(name, value)| (name.into(), value.into())));
+        environment.extend([(TAKE_OVER.into(), socket.into()), (CARRIED.into(), carried.into())]);
+        format!("{} cannot be started: {}", program.display(), exec(program, environment))
     }
 
     /// This image serves: tells whoever waits, with the figures of the second half.
@@ -338,6 +337,31 @@ impl Carried {
             }
             _ => reason,
         }
+    }
+}
+
+/// Becomes a program with this process's arguments; returns only why not. The exec of the standard library would leave a process
+/// that goes on with other signals than it had: the next write to a connection that was reset would be its end.
+fn exec(program: &Path, environment: BTreeMap<OsString, OsString>) -> std::io::Error {
+    let text = |text: &OsStr| CString::new(text.as_bytes());
+    let pair = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        text(&name)
+    };
+    let all = || {
+        let program = text(program.as_os_str())?;
+        let arguments = arguments().map(|argument| text(&argument)).collect::<Result<Vec<_>, _>>()?;
+        let arguments: Vec<_> = std::iter::once(program.clone()).chain(arguments).collect();
+        let environment = environment.into_iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, std::ffi::NulError>((program, arguments, environment))
+    };
+    match all() {
+        Ok((program, arguments, environment)) => {
+            let Err(error) = nix::unistd::execve(&program, &arguments, &environment);
+            error.into()
+        }
+        Err(error) => error.into(),
     }
 }
 

@@ -283,8 +283,17 @@ pub fn check_refused_by(form: &[&str], what: &str, words: &str) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains(words), "{errors}");
     assert_eq!(demo.json(&["status"])["pid"], pid);
+    assert!(ignores_broken_pipes(pid), "the next client that is gone would be the end of it");
     sessions.go_on(&demo);
     assert_eq!(demo.json(&["check", "--store"])["whole"], true);
+}
+
+/// Whether a write to a connection that was reset is an error of that connection alone.
+fn ignores_broken_pipes(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the kernel tells");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask").trim();
+    // SIGPIPE is 13.
+    u64::from_str_radix(ignored, 16).expect("hexadecimal") & 1 << 12 != 0
 }
 
 #[test]
