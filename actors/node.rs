@@ -94,8 +94,7 @@ impl Node {
     /// Opens the store and starts every actor but the listeners: commands work, nobody can connect. On one node that is
     /// not there to be taken back, the store's format goes as far as this program writes.
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
-        let loaded = loaded::Loaded::read(&settings)?;
-        let node = Self::start_unproved(settings, loaded).await?;
+        let node = Self::start_for_a_command(settings).await?;
         match node.open_gate().await {
             Ok(()) => Ok(node),
             Err(source) => {
@@ -106,7 +105,14 @@ impl Node {
         }
     }
 
-    /// As `start`, but writes no newer format than was there: the program before may have to take the store back.
+    /// As `start`, but the store keeps its format: a command that gets in between two programs, of which the first may have
+    /// to take the store back, is not to close that way.
+    pub async fn start_for_a_command(settings: Arc<Settings>) -> Result<Self, StartError> {
+        let loaded = loaded::Loaded::read(&settings)?;
+        Self::start_unproved(settings, loaded).await
+    }
+
+    /// Writes no newer format than was there: the program before may have to take the store back.
     async fn start_unproved(settings: Arc<Settings>, loaded: loaded::Loaded) -> Result<Self, StartError> {
         let store = store_link::open(&settings, loaded.link.clone()).await?;
         let membership = match enter(&settings, &store).await {

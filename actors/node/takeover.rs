@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use posthouse_cluster::handoff::{Door, HandoffError, Parcel, Refusal, Taker};
 use posthouse_conf::Settings;
 use posthouse_obs::emit;
-use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsMovedIn};
+use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsMovedIn, StoreAwaited};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -22,6 +22,10 @@ use super::parcel::unpack;
 use super::rehearsal::{Rehearsed, rehearse};
 use super::successor::{TAKE_OVER, hello, limits};
 use super::{Node, StartError};
+
+/// How long another process that has the store is waited for: longer than a command on a stopped node takes.
+pub(super) const LOCKED_MAX: Duration = Duration::from_secs(10);
+const LOCKED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why this process does not serve.
 #[derive(Debug, Error)]
@@ -51,7 +55,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
             emit(HandoverCutShort { reason: error.to_string() });
             let _ = std::fs::remove_file(socket);
             let loaded = Loaded::read(&settings)?;
-            let node = begin(settings, Vec::new(), loaded).await?;
+            let node = begin(settings, Vec::new(), loaded, LOCKED_MAX).await?;
             if let Err(error) = node.open_gate().await {
                 emit(HandoverCutShort { reason: error.to_string() });
             }
@@ -59,8 +63,10 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
         }
         Err(error) => return Err(error),
     };
+    // Whoever serves again if this takes too long must hear before it has waited in vain.
+    let patience = if is_beside { LOCKED_MAX.min(settings.upgrade.start_limit.get() / 2) } else { LOCKED_MAX };
     let begun = match loaded.map_or_else(|| Loaded::read(&settings), Ok) {
-        Ok(loaded) => begin(settings.clone(), doors, loaded).await,
+        Ok(loaded) => begin(settings.clone(), doors, loaded, patience).await,
         Err(error) => Err(error),
     };
     let node = match begun {
@@ -145,8 +151,13 @@ pub(super) fn words(error: &StartError) -> String {
 }
 
 /// A node on the sockets of the one before.
-pub(super) async fn begin(settings: Arc<Settings>, doors: Vec<Door>, loaded: Loaded) -> Result<Node, StartError> {
-    let node = Node::start_unproved(settings, loaded).await?;
+pub(super) async fn begin(
+    settings: Arc<Settings>,
+    doors: Vec<Door>,
+    loaded: Loaded,
+    patience: Duration,
+) -> Result<Node, StartError> {
+    let node = start_when_free(settings, loaded, patience).await?;
     let opened = match node.services.doors.inherit(doors) {
         Ok(()) => node.listen().await,
         Err(error) => Err(error.into()),
@@ -158,6 +169,22 @@ pub(super) async fn begin(settings: Arc<Settings>, doors: Vec<Door>, loaded: Loa
             // those of the node that is tried next.
             node.close(Instant::now()).await;
             Err(error)
+        }
+    }
+}
+
+/// Starts a node on a store that was closed for it. A command that takes the store for itself in that moment is waited for.
+async fn start_when_free(settings: Arc<Settings>, loaded: Loaded, patience: Duration) -> Result<Node, StartError> {
+    let (deadline, mut is_told) = (Instant::now() + patience, false);
+    loop {
+        match Node::start_unproved(settings.clone(), loaded.clone()).await {
+            Err(StartError::Store { source: posthouse_storage::Error::Locked, .. }) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut is_told, true) {
+                    emit(StoreAwaited {});
+                }
+                tokio::time::sleep(LOCKED_PAUSE).await;
+            }
+            started => return started,
         }
     }
 }
@@ -199,7 +226,7 @@ impl Node {
         let Remains { doors, sessions } = remains;
         let (settings, loaded) = (self.services.settings.clone(), self.services.loaded.clone());
         drop(self);
-        let node = begin(settings, doors, loaded).await?;
+        let node = begin(settings, doors, loaded, LOCKED_MAX).await?;
         for parked in sessions {
             let protocol = parked.protocol.as_str().to_owned();
             match node.services.arrivals.prepare(&node.services.admission, parked) {

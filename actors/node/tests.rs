@@ -13,7 +13,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use super::loaded::Loaded;
 use super::parcel::pack;
 use super::successor::{hello, limits};
-use super::takeover::begin;
+use super::takeover::{LOCKED_MAX, begin};
 use super::{Node, take_over};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -119,11 +119,11 @@ async fn a_node_that_cannot_open_leaves_the_sockets_that_it_was_given_open() {
     let mut wrong = Settings::clone(&settings);
     wrong.listen.pop3 = vec![other.local_addr().expect("an address")];
     let (wrong, loaded) = (Arc::new(wrong), Loaded::read(&settings).expect("no files"));
-    let begun = begin(wrong, given, loaded.clone()).await.map(drop);
+    let begun = begin(wrong, given, loaded.clone(), LOCKED_MAX).await.map(drop);
     assert!(begun.as_ref().is_err_and(|error| error.to_string().contains("is taken")), "{begun:?}");
 
     let waiting = TcpStream::connect(address).expect("the kernel takes it");
-    let node = begin(settings, kept, loaded).await.expect("it serves");
+    let node = begin(settings, kept, loaded, LOCKED_MAX).await.expect("it serves");
     let greeted = tokio::task::spawn_blocking(move || line(&mut BufReader::new(waiting)));
     assert!(greeted.await.expect("no panic").starts_with("* OK"));
     drop(client(address).await);

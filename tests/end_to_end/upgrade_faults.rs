@@ -2,11 +2,14 @@
 //!
 //! Apart from the upgrades that go well, and from programs that do not come up, because here the fault lies around them.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::process::Output;
+use std::thread;
 
-use super::upgrade::{check_refused, wrapper};
+use super::upgrade::{Sessions, check_refused, wrapper};
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::program::{Demo, Port, free_port};
 
 /// The upgrade to this very program, in this form, is refused with these words and changes nothing.
@@ -142,4 +145,42 @@ fn new_addresses_open_and_protocols_change_places() {
         assert!(Client::connect(port).line().starts_with(greeting), "{port}");
     }
     check_alive(many);
+}
+
+/// Has the store's lock from the moment when the node closes the store, until the log has these words.
+fn hold_store(demo: &Demo, until: &str) -> thread::JoinHandle<()> {
+    // Another file in place of the one that the node has locked: whoever comes next finds this one.
+    let (place, new) = (demo.data().join("store/store.lock"), demo.data().join("store/new.lock"));
+    let file = File::create(&new).expect("a file");
+    file.lock().expect("nobody knows it yet");
+    std::fs::rename(new, place).expect("the same folder");
+    let (log, until) = (demo.log_reader(), until.to_owned());
+    thread::spawn(move || {
+        eventually(&until, || log().contains(&until).then_some(()));
+        drop(file);
+    })
+}
+
+#[test]
+fn a_command_that_has_the_store_for_a_moment_is_waited_for() {
+    let mut demo = Demo::start();
+    let sessions = Sessions::begin(&demo);
+    let other = hold_store(&demo, "another process has the store");
+    let report = demo.upgrade(None);
+    assert_eq!((&report["moved"], &report["farewelled"]), (&6.into(), &0.into()), "{report}");
+    other.join().expect("it had the store");
+    sessions.go_on(&demo);
+}
+
+#[test]
+fn who_takes_everything_back_waits_for_the_store_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let demo = Demo::start();
+    let sessions = Sessions::begin(&demo);
+    let program = wrapper(folder.path(), r#"rm "$0""#);
+    let other = hold_store(&demo, "another process has the store");
+    let output = demo.command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
+    check_failure(&output, &["the program before goes on"]);
+    other.join().expect("it had the store");
+    sessions.go_on(&demo);
 }

@@ -67,6 +67,12 @@ event! {
 }
 
 event! {
+    /// Between the process before and this one somebody else took the store: a command, as a rule.
+    StoreAwaited {}
+    warn "another process has the store, which is waited for"
+}
+
+event! {
     /// This process took a batch of sessions over.
     SessionsMovedIn { sessions: usize }
     info "sessions moved in"
