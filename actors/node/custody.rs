@@ -198,8 +198,14 @@ pub fn custody(settings: &Settings) -> Option<PathBuf> {
     Invitation::custody(&settings.node.data_dir).ok().filter(|socket| socket.exists())
 }
 
-/// The custodian's whole life: rehearses, takes everything from the process behind the socket, and gives it to the next one.
-pub async fn keep(settings: Arc<Settings>, socket: &Path, forms: &str) -> Result<(), TakeoverError> {
+/// The custodian's whole life: rehearses, takes everything from the process behind the socket, and gives it to the next one, unless
+/// it is `told_to_end` while it waits for that one.
+pub async fn keep(
+    settings: Arc<Settings>,
+    socket: &Path,
+    forms: &str,
+    told_to_end: impl Future<Output = ()>,
+) -> Result<(), TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
     let doors = taker.doors().await?;
     let rehearsed = Forms::check_told(forms, &settings).and_then(|()| rehearse_for_image(&settings, doors));
@@ -217,12 +223,16 @@ pub async fn keep(settings: Arc<Settings>, socket: &Path, forms: &str) -> Result
     let mut limits = limits(&settings.upgrade);
     // The image that comes may need its whole time, and then another one comes.
     limits.hello *= 2;
+    let mut told_to_end = std::pin::pin!(told_to_end);
     loop {
         let waiting = match invitation.take() {
             Some(waiting) => waiting,
             None => invite().map_err(|error| TakeoverError::Rehearsal(error.to_string()))?,
         };
-        let mut giver = Giver::invite(waiting, hello(), limits).await?;
+        let mut giver = tokio::select! {
+            joined = Giver::invite_until(waiting, hello(), limits) => joined?,
+            () = &mut told_to_end => return Ok(()),
+        };
         match pass_on(&mut giver, &doors, parcels).await {
             Ok(()) => return Ok(giver.done().await?),
             // The next image has them then.

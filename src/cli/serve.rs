@@ -79,7 +79,7 @@ pub async fn live(
     let mut signals = Signals::watch()?;
     let mut node = match (std::env::var_os(TAKE_OVER), std::env::var(KEEP)) {
         (Some(socket), Ok(forms)) => {
-            keep(settings, Path::new(&socket), &forms).await?;
+            keep(settings, Path::new(&socket), &forms, signals.end()).await?;
             return Ok(ExitCode::SUCCESS);
         }
         (Some(socket), Err(_)) => take_over(settings.clone(), Path::new(&socket)).await?,

@@ -10,6 +10,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{
@@ -46,6 +47,8 @@ pub fn wait_for_child(pid: u32) {
 pub struct Invitation {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and number of the socket's file: another process may have put its own in place of it.
+    file: (u64, u64),
 }
 
 impl Invitation {
@@ -60,7 +63,8 @@ impl Invitation {
     }
 
     fn at(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { listener: local_socket::listen(&path)?, path })
+        let listener = local_socket::listen(&path)?;
+        Ok(Self { listener, file: identity(&path)?, path })
     }
 
     /// Where the custodian of a data folder waits, if there is one.
@@ -75,6 +79,11 @@ impl Invitation {
 
     /// The first peer that connects, if it belongs to the user `owner`.
     pub async fn accept(self, owner: u32, deadline: Instant) -> Result<Channel, Error> {
+        self.next(owner, deadline).await
+    }
+
+    /// As `accept`, and others may come. Cancel-safe.
+    pub async fn next(&self, owner: u32, deadline: Instant) -> Result<Channel, Error> {
         let accepted = timeout_at(deadline, self.listener.accept()).await.map_err(|_| Error::ReadTimeout)?;
         let channel = Channel::new(accepted?.0);
         channel.check_owner(owner)?;
@@ -84,8 +93,15 @@ impl Invitation {
 
 impl Drop for Invitation {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        // What is open keeps its number to itself, so the same one is the same file.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// What came in one piece.

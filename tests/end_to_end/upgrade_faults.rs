@@ -3,14 +3,17 @@
 //! Apart from the upgrades that go well, and from programs that do not come up, because here the fault lies around them.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::Output;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Output};
 use std::thread;
 
 use super::upgrade::{Sessions, check_refused, wrapper};
 use crate::harness::client::Client;
 use crate::harness::eventually;
-use crate::harness::program::{Demo, Port, free_port};
+use crate::harness::program::{Demo, Port, free_port, signal, wait_until_gone};
 
 /// The upgrade to this very program, in this form, is refused with these words and changes nothing.
 fn check_unchanged(demo: &Demo, form: &[&str], words: &str) {
@@ -182,5 +185,70 @@ fn who_takes_everything_back_waits_for_the_store_as_well() {
     let output = demo.command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
     check_failure(&output, &["the program before goes on"]);
     other.join().expect("it had the store");
+    sessions.go_on(&demo);
+}
+
+/// A program whose image after exec ends at once; its custodian leaves its process id in the folder.
+fn deserter(folder: &Path) -> std::path::PathBuf {
+    let what = r#"[ -n "$POSTHOUSE_KEEP" ] || exit 3; echo $$ > "$(dirname "$0")/custodian""#;
+    wrapper(folder, what)
+}
+
+/// A node that is gone, whose custodian waits.
+struct Deserted {
+    custodian: u32,
+    /// Waits for an answer: its connection lies with the custodian too.
+    command: Child,
+}
+
+impl Deserted {
+    fn new(demo: &mut Demo, folder: &Path) -> Self {
+        let program = deserter(folder);
+        let command = demo.begin_command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
+        demo.wait();
+        let text = std::fs::read_to_string(folder.join("custodian")).expect("its process id");
+        Self { custodian: text.trim().parse().expect("a number"), command }
+    }
+
+    fn wait(mut self) {
+        wait_until_gone(self.custodian);
+        assert!(!self.command.wait().expect("a child of ours").success(), "nobody answered");
+    }
+}
+
+impl Drop for Deserted {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            signal(self.custodian, "-KILL");
+        }
+    }
+}
+
+#[test]
+fn a_custodian_that_waits_obeys_a_signal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo = Demo::with(&[("POSTHOUSE_UPGRADE__START_LIMIT", "40s")]);
+    let mut many = silent(&demo, 3);
+    let deserted = Deserted::new(&mut demo, folder.path());
+    assert!(signal(deserted.custodian, "-TERM"));
+    deserted.wait();
+    assert!(many.iter_mut().all(|client| client.is_closed()));
+    demo.run();
+    check_open(&demo);
+}
+
+#[test]
+fn a_custodian_waits_on_when_somebody_only_looks_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo = Demo::start();
+    let sessions = Sessions::begin(&demo);
+    let deserted = Deserted::new(&mut demo, folder.path());
+    let socket = demo.data().join("custody.sock");
+    for words in [&b""[..], b"no frame of ours, whatever it is"] {
+        let mut stream = UnixStream::connect(&socket).expect("the custodian waits");
+        let _ = stream.write_all(words);
+    }
+    demo.run();
+    deserted.wait();
     sessions.go_on(&demo);
 }

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -238,6 +238,19 @@ async fn an_invitation_that_nobody_follows_ends_and_leaves_no_file() {
     std::fs::write(&path, b"left by a process that was killed").expect("written");
     let invitation = Invitation::bind(dir.path()).expect("a stale file is no hindrance");
     assert!(matches!(invitation.accept(own_uid(), soon()).await, Err(Error::ReadTimeout)));
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn an_invitation_leaves_the_file_of_the_next_one_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = Invitation::bind(dir.path()).expect("a socket");
+    let second = Invitation::bind(dir.path()).expect("in place of the first");
+    drop(first);
+    let path = second.path().to_owned();
+    let (accepted, connected) =
+        tokio::join!(second.accept(own_uid(), soon()), Channel::connect(&path, own_uid(), soon()));
+    accepted.and(connected.map(drop)).expect("the second waits still");
     assert!(!path.exists());
 }
 
