@@ -25,7 +25,9 @@ use posthouse_conf::Settings;
 use posthouse_net::FrozenStream;
 use posthouse_net::descriptors::{Invitation, wait_for_child};
 use posthouse_obs::emit;
-use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsLost, UpgradeTakenBack};
+use posthouse_obs::event::handover::{
+    CustodyGoesOn, HandoverCutShort, SessionNotResumed, SessionsLost, UpgradeTakenBack,
+};
 use posthouse_storage::gate::Formats;
 use serde::{Deserialize, Serialize};
 
@@ -235,16 +237,29 @@ pub async fn keep(
         };
         match pass_on(&mut giver, &doors, parcels).await {
             Ok(()) => return Ok(giver.done().await?),
-            // The next image has them then.
-            Err(back) => parcels = back,
+            // The next image has them then, or the same one: its store may have opened after the limit.
+            Err(Kept { reason, back }) => {
+                emit(CustodyGoesOn { sessions: back.len(), reason: reason.to_string() });
+                parcels = back;
+            }
         }
     }
 }
 
+/// What the custodian has still, and why.
+struct Kept {
+    reason: HandoffError,
+    back: Vec<Parcel>,
+}
+
 /// Gives everything away, or has it back.
-async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Result<(), Vec<Parcel>> {
-    if giver.doors(doors).await.is_err() || giver.store_is_free().await.is_err() {
-        return Err(parcels);
+async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Result<(), Kept> {
+    let prepared = async {
+        giver.doors(doors).await?;
+        giver.store_is_free().await
+    };
+    if let Err(reason) = prepared.await {
+        return Err(Kept { reason, back: parcels });
     }
     match giver.sessions(parcels).await {
         Ok(moved) => {
@@ -258,7 +273,7 @@ async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Res
             if sessions > 0 {
                 emit(SessionsLost { sessions });
             }
-            Err(interrupted.back)
+            Err(Kept { reason: interrupted.error, back: interrupted.back })
         }
     }
 }

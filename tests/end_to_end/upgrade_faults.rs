@@ -188,6 +188,18 @@ fn who_takes_everything_back_waits_for_the_store_as_well() {
     sessions.go_on(&demo);
 }
 
+#[test]
+fn a_store_that_opens_late_in_the_same_process_loses_no_session() {
+    let demo = Demo::with(&[("POSTHOUSE_UPGRADE__START_LIMIT", "4s")]);
+    let sessions = Sessions::begin(&demo);
+    // The custodian waits no longer then; the process that has the store at last comes back to it.
+    let other = hold_store(&demo, "a process that was to have the sessions failed");
+    let report = demo.upgrade_in_place();
+    assert_eq!((&report["moved"], &report["farewelled"]), (&6.into(), &0.into()), "{report}");
+    other.join().expect("it had the store");
+    sessions.go_on(&demo);
+}
+
 /// A program whose image after exec ends at once; its custodian leaves its process id in the folder.
 fn deserter(folder: &Path) -> std::path::PathBuf {
     let what = r#"[ -n "$POSTHOUSE_KEEP" ] || exit 3; echo $$ > "$(dirname "$0")/custodian""#;

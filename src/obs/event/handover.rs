@@ -73,6 +73,12 @@ event! {
 }
 
 event! {
+    /// The custodian has these sessions as before, and waits for whoever comes next.
+    CustodyGoesOn { sessions: usize, reason: String }
+    warn "a process that was to have the sessions failed; the custodian keeps them"
+}
+
+event! {
     /// This process took a batch of sessions over.
     SessionsMovedIn { sessions: usize }
     info "sessions moved in"
