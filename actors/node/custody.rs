@@ -42,6 +42,8 @@ use crate::session::parked;
 
 /// The variable that makes a program the custodian; its value tells the forms of what it will have to read.
 pub const KEEP: &str = "POSTHOUSE_KEEP";
+/// The variable that tells these forms to a program that is to serve beside this process.
+pub(super) const FORMS: &str = "POSTHOUSE_FORMS";
 /// The variable that tells an image what the one before left half done.
 pub const CARRIED: &str = "POSTHOUSE_CARRIED";
 /// What the door of the administrator who waits for an answer is called, and that of the program before.
@@ -53,7 +55,7 @@ const CUSTODIAN_ENDS: Duration = Duration::from_secs(5);
 
 /// Settings in the environment of this process.
 fn overrides() -> BTreeMap<String, String> {
-    let ours = |name: &str| name.starts_with("POSTHOUSE_") && ![TAKE_OVER, KEEP, CARRIED].contains(&name);
+    let ours = |name: &str| name.starts_with("POSTHOUSE_") && ![TAKE_OVER, KEEP, FORMS, CARRIED].contains(&name);
     // What is no text is no setting.
     let texts =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -310,7 +312,9 @@ impl Carried {
         let carried = serde_json::to_string(self).expect("figures are JSON");
         let ours = overrides();
         let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-        environment.retain(|name, _| name != KEEP && !name.to_str().is_some_and(|name| ours.contains_key(name)));
+        environment.retain(|name, _| {
+            name != KEEP && name != FORMS && !name.to_str().is_some_and(|name| ours.contains_key(name))
+        });
         environment.extend(self.overrides.iter().map(|(name, value)| (name.into(), value.into())));
         environment.extend([(TAKE_OVER.into(), socket.into()), (CARRIED.into(), carried.into())]);
         format!("{} cannot be started: {}", program.display(), exec(program, environment))

@@ -15,7 +15,7 @@ use posthouse_net::descriptors::Invitation;
 use tokio::process::{Child, Command};
 
 use super::Node;
-use super::custody::{CARRIED, KEEP, Luggage};
+use super::custody::{CARRIED, FORMS, KEEP, Luggage};
 
 /// The variable that tells a program whom to take over from: the path of a socket.
 pub const TAKE_OVER: &str = "POSTHOUSE_TAKE_OVER";
@@ -60,15 +60,16 @@ impl Successor {
     /// Starts `program` with this process's own arguments and waits until it has said that it can take over.
     pub async fn start(program: &Path, node: &Node, form: Form) -> Result<Self, String> {
         let (data_dir, settings) = (&node.services.settings.node.data_dir, &node.services.settings.upgrade);
+        let forms = node.forms().await?.encode();
         let mut command = Command::new(program);
         command.args(arguments()).stdin(Stdio::null()).env_remove(CARRIED);
         let luggage = match form {
             Form::Beside => {
-                command.env_remove(KEEP);
+                command.env(FORMS, forms).env_remove(KEEP);
                 Vec::new()
             }
             Form::InPlace { console } => {
-                command.env(KEEP, node.forms().await?.encode());
+                command.env(KEEP, forms).env_remove(FORMS);
                 Luggage::pack(console)?
             }
         };

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::arrivals::Arrival;
-use super::custody::{Carried, Luggage};
+use super::custody::{Carried, FORMS, Forms, Luggage};
 use super::handover::Remains;
 use super::loaded::Loaded;
 use super::parcel::unpack;
@@ -136,7 +136,9 @@ struct Reached {
 async fn reach_beside(settings: &Settings, socket: &Path) -> Result<Reached, TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
     let (luggage, doors) = Luggage::of(taker.doors().await?);
-    let Rehearsed { loaded, doors } = match rehearse(settings, doors) {
+    // A program before that does not tell its forms is not asked.
+    let fits = std::env::var(FORMS).map_or(Ok(()), |forms| Forms::check_told(&forms, settings));
+    let Rehearsed { loaded, doors } = match fits.and_then(|()| rehearse(settings, doors)) {
         Ok(rehearsed) => rehearsed,
         Err(reason) => {
             taker.refuse(&reason).await?;

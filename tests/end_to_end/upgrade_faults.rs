@@ -264,3 +264,12 @@ fn a_custodian_waits_on_when_somebody_only_looks_in() {
     deserted.wait();
     sessions.go_on(&demo);
 }
+
+#[test]
+fn a_program_that_reads_none_of_the_states_changes_nothing() {
+    let forms = r#"{"state":9,"stream":1,"directory":1,"records":1}"#;
+    let what = format!(
+        "for name in FORMS KEEP; do eval \"[ -n \\\"\\$POSTHOUSE_$name\\\" ]\" && export POSTHOUSE_$name='{forms}'; done"
+    );
+    check_refused(&what, "states of sessions have form 9, this program reads up to 1; the node serves as before");
+}
