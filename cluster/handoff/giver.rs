@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use posthouse_net::Error as NetError;
-use posthouse_net::descriptors::{Channel, Invitation, own_uid};
+use posthouse_net::descriptors::{Channel, Invitation, PeerProcess, own_uid};
 use tokio::time::{Instant, sleep};
 
 use super::link::Link;
@@ -127,6 +127,11 @@ impl Giver {
     /// The taker's process, where the kernel can name it.
     pub fn taker_pid(&self) -> Option<u32> {
         self.link.peer_pid()
+    }
+
+    /// A hold on that process, where it lives.
+    pub fn taker_process(&self) -> Option<PeerProcess> {
+        self.link.peer_process()
     }
 
     /// The version of the protocol that is spoken.

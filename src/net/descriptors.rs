@@ -17,6 +17,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, of_stream};
 use crate::local_socket;
+use crate::readiness::Readiness;
 
 /// Descriptors in one frame. Linux takes 253.
 pub const DESCRIPTORS_MAX: usize = 200;
@@ -104,6 +106,33 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
+/// The process at the other end, which need not be a child of this one, by a handle that never comes to mean another process.
+pub struct PeerProcess {
+    handle: OwnedFd,
+    readiness: Readiness,
+}
+
+impl PeerProcess {
+    fn open(pid: Pid) -> Result<Self, Error> {
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+        let readiness = Readiness::new()?;
+        // Readable is one that has ended.
+        readiness.watch(&handle, 0)?;
+        Ok(Self { handle, readiness })
+    }
+
+    /// Kills it.
+    pub fn kill(&self) {
+        // One that has ended already is what we want.
+        let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    /// Returns when it has ended. Cancel-safe.
+    pub async fn ended(&self) {
+        self.readiness.ready().await;
+    }
+}
+
 /// What came in one piece.
 pub struct Frame {
     pub tag: u8,
@@ -160,6 +189,12 @@ impl Channel {
     pub fn peer_pid(&self) -> Option<u32> {
         let credentials = self.stream.as_ref()?.peer_cred().ok()?;
         credentials.pid().and_then(|pid| u32::try_from(pid).ok())
+    }
+
+    /// A hold on the peer's process; none where it has ended.
+    pub fn peer_process(&self) -> Option<PeerProcess> {
+        let pid = self.peer_pid().filter(|pid| *pid != std::process::id())?;
+        PeerProcess::open(Pid::from_raw(i32::try_from(pid).ok()?)?).ok()
     }
 
     /// The peer sees the end, and nothing is sent or received any more.

@@ -266,6 +266,19 @@ fn a_custodian_waits_on_when_somebody_only_looks_in() {
 }
 
 #[test]
+fn a_program_that_runs_as_a_child_of_what_was_started_is_ended_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let demo = Demo::start();
+    let many = silent(&demo, 100);
+    let what = format!("ulimit -n 90\n{} \"$@\"\nexit", env!("CARGO_BIN_EXE_posthouse"));
+    let program = wrapper(folder.path(), &what);
+    let output = demo.command(&["upgrade", "--binary", &program.to_string_lossy()]);
+    check_failure(&output, &["may open no more", "the program before goes on"]);
+    check_alive(many);
+    check_open(&demo);
+}
+
+#[test]
 fn a_program_that_reads_none_of_the_states_changes_nothing() {
     let forms = r#"{"state":9,"stream":1,"directory":1,"records":1}"#;
     let what = format!(

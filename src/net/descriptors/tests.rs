@@ -215,6 +215,25 @@ async fn an_invitation_is_for_one_peer_of_this_user() {
 }
 
 #[tokio::test]
+async fn the_process_at_the_other_end_is_killed_although_it_is_no_child() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let invitation = Invitation::bind(dir.path()).expect("a socket");
+    // The shell's child connects.
+    let connects = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)";
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", r#"python3 -c "$1" "$2"; exit 7"#, "sh", connects])
+        .arg(invitation.path())
+        .spawn()
+        .expect("a shell");
+    let channel = invitation.accept(own_uid(), soon()).await.expect("accepted");
+    assert_ne!(channel.peer_pid(), Some(shell.id()));
+    let peer = channel.peer_process().expect("it runs");
+    peer.kill();
+    tokio::time::timeout_at(soon(), peer.ended()).await.expect("it ends");
+    assert_eq!(shell.wait().expect("a child").code(), Some(7), "only the one that connected was killed");
+}
+
+#[tokio::test]
 async fn a_process_of_another_user_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let invitation = Invitation::bind(dir.path()).expect("a socket");
