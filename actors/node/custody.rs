@@ -7,7 +7,7 @@
 //!
 //! exec fails -> the old image takes everything back. The new image cannot open the store -> it becomes the program before,
 //! by exec again, which takes everything from the custodian. It dies -> the custodian waits `upgrade.start_limit` for whoever is
-//! started next, then it closes the sessions.
+//! started next, then it bids the sessions goodbye.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use posthouse_cluster::handoff::{Door, Giver, HandoffError, Parcel, Taker};
+use posthouse_cluster::handoff::{Door, Giver, HandoffError, Parcel, Refused, Taker};
 use posthouse_conf::Settings;
 use posthouse_net::FrozenStream;
 use posthouse_net::descriptors::{Invitation, wait_for_child};
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Node;
 use super::handover::{Remains, UpgradeView, microseconds, middle, milliseconds};
-use super::parcel::unpack;
+use super::parcel::{part_with, unpack};
 use super::rehearsal::rehearse;
 use super::successor::{TAKE_OVER, arguments, hello, limits, own_program};
 use super::takeover::TakeoverError;
@@ -233,11 +233,19 @@ pub async fn keep(
             Some(waiting) => waiting,
             None => invite().map_err(|error| TakeoverError::Rehearsal(error.to_string()))?,
         };
-        let mut giver = tokio::select! {
-            joined = Giver::invite_until(waiting, hello(), limits) => joined?,
-            () = &mut told_to_end => return Ok(()),
+        let joined = tokio::select! {
+            joined = Giver::invite_until(waiting, hello(), limits) => joined.map_err(Some),
+            () = &mut told_to_end => Err(None),
         };
-        match pass_on(&mut giver, &doors, parcels).await {
+        let mut giver = match joined {
+            Ok(giver) => giver,
+            Err(error) => {
+                let nobody = |parcel| Refused { parcel, reason: "nobody came for it".to_owned() };
+                part_with(parcels.into_iter().map(nobody).collect(), &settings.node.hostname).await;
+                return error.map_or(Ok(()), |error| Err(error.into()));
+            }
+        };
+        match pass_on(&mut giver, &doors, parcels, &settings.node.hostname).await {
             Ok(()) => return Ok(giver.done().await?),
             // The next image has them then, or the same one: its store may have opened after the limit.
             Err(Kept { reason, back }) => {
@@ -255,7 +263,7 @@ struct Kept {
 }
 
 /// Gives everything away, or has it back.
-async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Result<(), Kept> {
+async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>, hostname: &str) -> Result<(), Kept> {
     let prepared = async {
         giver.doors(doors).await?;
         giver.store_is_free().await
@@ -265,9 +273,7 @@ async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Res
     }
     match giver.sessions(parcels).await {
         Ok(moved) => {
-            for refused in moved.refused {
-                emit(SessionNotResumed { protocol: refused.parcel.kind, reason: refused.reason });
-            }
+            part_with(moved.refused, hostname).await;
             Ok(())
         }
         Err(interrupted) => {

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthouse_cluster::handoff::{Giver, Parcel};
+use posthouse_cluster::handoff::{Giver, Parcel, Refused};
 use posthouse_conf::{Listen, Settings};
 use posthouse_net::descriptors::Invitation;
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use super::loaded::Loaded;
-use super::parcel::pack;
+use super::parcel::{pack, part_with};
 use super::successor::{hello, limits};
 use super::takeover::{LOCKED_MAX, begin};
 use super::{Node, take_over};
@@ -128,4 +128,23 @@ async fn a_node_that_cannot_open_leaves_the_sockets_that_it_was_given_open() {
     assert!(greeted.await.expect("no panic").starts_with("* OK"));
     drop(client(address).await);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_session_nobody_takes_hears_goodbye() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let node = Node::start(settings.clone()).await.expect("a node");
+    node.listen().await.expect("it serves");
+    let mut client = client(address).await;
+    let stopped = node.stop_sessions().await;
+    node.close(tokio::time::Instant::now()).await;
+    let refused = stopped
+        .parked
+        .into_iter()
+        .map(|(_, parked)| Refused { parcel: pack(parked), reason: "a program that takes none".to_owned() });
+    part_with(refused.collect(), "mail.example.test").await;
+    let heard = tokio::task::spawn_blocking(move || (line(&mut client), line(&mut client)));
+    let (words, end) = heard.await.expect("no panic");
+    assert!(words.starts_with("* BYE ") && end.is_empty(), "{words}{end}");
 }

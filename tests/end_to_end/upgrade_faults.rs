@@ -244,7 +244,7 @@ fn a_custodian_that_waits_obeys_a_signal() {
     let deserted = Deserted::new(&mut demo, folder.path());
     assert!(signal(deserted.custodian, "-TERM"));
     deserted.wait();
-    assert!(many.iter_mut().all(|client| client.is_closed()));
+    assert!(many.iter_mut().all(|client| client.line().starts_with("* BYE ") && client.is_closed()));
     demo.run();
     check_open(&demo);
 }
