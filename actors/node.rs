@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::clock;
 
-pub use custody::{KEEP, custody, keep};
+pub use custody::{KEEP, custody, keep, settings_before};
 pub use drain::DrainView;
 pub(crate) use drain::{Pace, drain_once};
 pub use handover::{HandoverFailure, Remains, UpgradeView};

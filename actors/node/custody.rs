@@ -50,6 +50,8 @@ pub const CARRIED: &str = "POSTHOUSE_CARRIED";
 const CONSOLE: &str = "console";
 const PROGRAM: &str = "program";
 
+/// Octets of settings that travel in the environment; Linux takes 128 KiB in one variable.
+const SETTINGS_MAX: usize = 64 * 1024;
 /// How long the custodian may take to end when it has given everything away.
 const CUSTODIAN_ENDS: Duration = Duration::from_secs(5);
 
@@ -115,6 +117,8 @@ pub struct Carried {
     overrides: BTreeMap<String, String>,
     /// Set when the next image is the program before: why the new one does not serve.
     failure: Option<String>,
+    /// What the program before served with: it may not read what the new one has been given.
+    settings: Option<Settings>,
 }
 
 /// What travels beside listeners and sessions.
@@ -294,10 +298,25 @@ fn rehearse_for_image(settings: &Settings, doors: Vec<Door>) -> Result<Vec<Door>
     Ok(doors)
 }
 
+/// The settings of a program that serves again because the one that was to have its place does not: it had them before, and what
+/// lies in its file now may be for the other one.
+pub fn settings_before() -> Option<Settings> {
+    Carried::read().filter(|carried| carried.failure.is_some())?.settings
+}
+
 impl Carried {
     /// What is to be told when everything lies with the custodian.
-    pub fn new(view: UpgradeView) -> Self {
-        Self { custodian: view.pid, view, handed_on: SystemTime::now(), overrides: overrides(), failure: None }
+    fn new(view: UpgradeView, settings: &Settings) -> Self {
+        // The environment has no room for lists of any length. Without it the way back goes by the file.
+        let fits = serde_json::to_string(settings).is_ok_and(|text| text.len() <= SETTINGS_MAX);
+        Self {
+            custodian: view.pid,
+            view,
+            handed_on: SystemTime::now(),
+            overrides: overrides(),
+            failure: None,
+            settings: fits.then(|| settings.clone()),
+        }
     }
 
     /// Of the environment; none in a process that began as such.
@@ -408,7 +427,7 @@ impl Node {
         program: Option<&Path>,
         view: UpgradeView,
     ) -> Result<(String, Remains), String> {
-        let carried = Carried::new(view);
+        let carried = Carried::new(view, settings);
         let reason = match program.map_or_else(own_program, |path| Ok(path.to_owned())) {
             Ok(program) => carried.become_program(&program, &settings.node.data_dir),
             Err(error) => format!("this program is not known by its path: {error}"),
@@ -434,5 +453,28 @@ impl Node {
     pub(super) async fn forms(&self) -> Result<Forms, String> {
         let records = self.membership.renew().await.map_err(|error| error.to_string())?;
         Ok(Forms::own(records))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_come_back_as_they_went() {
+        let mut settings = Settings::default();
+        settings.listen.imap = vec!["[::1]:143".parse().expect("an address")];
+        settings.storage.key_file = PathBuf::from("/etc/posthouse/storage.keys");
+        let carried = Carried::new(UpgradeView::default(), &settings);
+        let text = serde_json::to_string(&carried).expect("figures are JSON");
+        let read: Carried = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(read.settings, Some(settings));
+    }
+
+    #[test]
+    fn settings_that_are_too_long_for_the_environment_stay_behind() {
+        let mut settings = Settings::default();
+        settings.filter.deny = vec!["someone@example.org".to_owned(); 10_000];
+        assert_eq!(Carried::new(UpgradeView::default(), &settings).settings, None);
     }
 }

@@ -241,8 +241,8 @@ impl Node {
         (sessions, refusals)
     }
 
-    /// This node is closed: a new one goes on with what it has left, after a successor did not come up. It reads no
-    /// file anew, for what was wrong with the successor may be wrong with the files.
+    /// This node is closed: a new one goes on with what it has left, after a successor did not come up. It reads
+    /// none of its own files anew, for what was wrong with the successor may be wrong with them; the store reads its keys.
     pub async fn take_back(self, remains: Remains) -> Result<Self, StartError> {
         let Remains { doors, sessions } = remains;
         let (settings, loaded) = (self.services.settings.clone(), self.services.loaded.clone());

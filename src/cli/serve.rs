@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use posthouse_actors::node::{
-    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, custody, keep, own_program, take_over,
+    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, custody, keep, own_program,
+    settings_before, take_over,
 };
 use posthouse_conf::Settings;
 use posthouse_conf::observe::{LogFormat, LogLevel};
@@ -28,7 +29,7 @@ pub struct ServeArgs {
 }
 
 pub async fn run(arguments: ServeArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let settings = site::load(&arguments.config)?;
+    let settings = settings_before().map_or_else(|| site::load(&arguments.config), |before| Ok(Arc::new(before)))?;
     start_logging(&settings);
     live(settings, output, async |_| Ok(())).await
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Output};
 use std::thread;
 
-use super::upgrade::{Sessions, check_refused, wrapper};
+use super::upgrade::{NO_STORE, Sessions, check_refused, wrapper};
 use crate::harness::client::Client;
 use crate::harness::eventually;
 use crate::harness::program::{Demo, Port, free_port, signal, wait_until_gone};
@@ -131,6 +131,33 @@ fn an_address_that_is_taken_in_a_new_configuration_changes_nothing() {
     for form in [&["--exec"][..], &[]] {
         check_unchanged(&demo, form, "is taken by another program");
     }
+}
+
+#[test]
+fn a_program_that_serves_again_needs_no_configuration_but_the_one_that_it_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo = Demo::start();
+    assert_eq!(demo.stop(), 0);
+    demo.serve();
+    let (sessions, pid) = (Sessions::begin(&demo), demo.pid());
+    // The image that is to serve has a configuration that can be read once. It fails at the store.
+    let what = format!(
+        r#"if [ -z "$POSTHOUSE_KEEP" ]; then
+    mkfifo {once}
+    cat {config} > {once} &
+    export {NO_STORE}
+    exec {program} serve --config {once}
+fi"#,
+        once = demo.data().join("once.toml").display(),
+        config = demo.config().display(),
+        program = env!("CARGO_BIN_EXE_posthouse"),
+    );
+    let program = wrapper(folder.path(), &what);
+    let output = demo.command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
+    check_failure(&output, &["the program before goes on"]);
+    assert_eq!(demo.json(&["status"])["pid"], pid);
+    sessions.go_on(&demo);
+    check_open(&demo);
 }
 
 #[test]
