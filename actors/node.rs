@@ -10,9 +10,11 @@ mod custody;
 mod doors;
 mod drain;
 mod handover;
+mod loaded;
 mod opening;
 mod orders;
 mod parcel;
+mod rehearsal;
 mod root;
 mod services;
 mod store_link;
@@ -36,7 +38,7 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::clock;
 
-pub use custody::{KEEP, custody, keep};
+pub use custody::{KEEP, custody, keep, settings_before};
 pub use drain::DrainView;
 pub(crate) use drain::{Pace, drain_once};
 pub use handover::{HandoverFailure, Remains, UpgradeView};
@@ -92,7 +94,7 @@ impl Node {
     /// Opens the store and starts every actor but the listeners: commands work, nobody can connect. On one node that is
     /// not there to be taken back, the store's format goes as far as this program writes.
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
-        let node = Self::start_unproved(settings).await?;
+        let node = Self::start_for_a_command(settings).await?;
         match node.open_gate().await {
             Ok(()) => Ok(node),
             Err(source) => {
@@ -103,10 +105,16 @@ impl Node {
         }
     }
 
-    /// As `start`, but writes no newer format than was there: the program before may have to take the store back.
-    pub(crate) async fn start_unproved(settings: Arc<Settings>) -> Result<Self, StartError> {
-        posthouse_net::tls::install_provider();
-        let store = store_link::open(&settings).await?;
+    /// As `start`, but the store keeps its format: a command that gets in between two programs, of which the first may have
+    /// to take the store back, is not to close that way.
+    pub async fn start_for_a_command(settings: Arc<Settings>) -> Result<Self, StartError> {
+        let loaded = loaded::Loaded::read(&settings)?;
+        Self::start_unproved(settings, loaded).await
+    }
+
+    /// Writes no newer format than was there: the program before may have to take the store back.
+    async fn start_unproved(settings: Arc<Settings>, loaded: loaded::Loaded) -> Result<Self, StartError> {
+        let store = store_link::open(&settings, loaded.link.clone()).await?;
         let membership = match enter(&settings, &store).await {
             Ok(membership) => membership,
             Err(source) => {
@@ -118,7 +126,7 @@ impl Node {
         let (failed, stop_requested) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let (root, root_ended) = root::start(&settings, failed.clone(), stop_requested.clone()).await?;
         end_when_lost(&store, (failed.clone(), stop_requested.clone()));
-        let services = match services::start(settings, store.clone(), &root, (failed, stop_requested)).await {
+        let services = match services::start((settings, loaded), store.clone(), &root, (failed, stop_requested)).await {
             Ok(services) => Arc::new(services),
             Err(error) => {
                 root.stop(None);
@@ -159,7 +167,7 @@ impl Node {
 
     /// Reads the certificate and its key anew; new connections get it, and a pair that does not fit changes nothing.
     pub fn reload_certificate(&self) -> Result<(), StartError> {
-        match &self.services.tls {
+        match &self.services.loaded.tls {
             Some(acceptor) => Ok(acceptor.reload()?),
             None => Ok(()),
         }

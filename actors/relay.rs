@@ -28,7 +28,7 @@ use crate::queue::services::QueueServices;
 use crate::queue::settlement::{Attempted, plan, tell};
 
 pub use connection::Line;
-pub use smtp::{CourierError, SmtpCourier};
+pub use smtp::{CourierError, Outbound, SmtpCourier};
 
 /// One message for one destination.
 #[derive(Debug, Clone)]

@@ -21,8 +21,9 @@ pub mod submission;
 
 use std::future::Future;
 use std::marker::PhantomData;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use posthouse_conf::Listen;
 use posthouse_net::LineStream;
 use posthouse_obs::emit;
 use posthouse_obs::event::actor::{ActorEnded, ActorStarted};
@@ -67,6 +68,20 @@ impl Protocol {
     pub fn of(word: &str) -> Option<Self> {
         let all = [Self::Smtp, Self::Submission, Self::Submissions, Self::Imap, Self::Imaps, Self::Pop3, Self::Pop3s];
         all.into_iter().find(|protocol| protocol.as_str() == word)
+    }
+
+    /// Where each protocol is spoken. Ports that need a certificate stay closed without one.
+    pub(crate) fn addresses(listen: &Listen, has_certificate: bool) -> impl Iterator<Item = (Self, &[SocketAddr])> {
+        let all: [(Self, &[SocketAddr]); 7] = [
+            (Self::Smtp, &listen.smtp),
+            (Self::Submission, &listen.submission),
+            (Self::Submissions, &listen.submissions),
+            (Self::Imap, &listen.imap),
+            (Self::Imaps, &listen.imaps),
+            (Self::Pop3, &listen.pop3),
+            (Self::Pop3s, &listen.pop3s),
+        ];
+        all.into_iter().filter(move |(protocol, _)| has_certificate || !protocol.is_implicit_tls())
     }
 
     /// Whether TLS comes before the first octet of the protocol (RFC 8314 §3).

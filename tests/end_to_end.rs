@@ -17,3 +17,4 @@ mod signed;
 mod site;
 mod sleep;
 mod upgrade;
+mod upgrade_faults;

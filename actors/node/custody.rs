@@ -7,30 +7,34 @@
 //!
 //! exec fails -> the old image takes everything back. The new image cannot open the store -> it becomes the program before,
 //! by exec again, which takes everything from the custodian. It dies -> the custodian waits `upgrade.start_limit` for whoever is
-//! started next, then it closes the sessions.
+//! started next, then it bids the sessions goodbye.
 
 use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use posthouse_cluster::handoff::{Door, Giver, HandoffError, Parcel, Taker};
+use posthouse_cluster::handoff::{Door, Giver, HandoffError, Parcel, Refused, Taker};
 use posthouse_conf::Settings;
+use posthouse_net::FrozenStream;
 use posthouse_net::descriptors::{Invitation, wait_for_child};
-use posthouse_net::{FrozenStream, TlsAcceptor};
 use posthouse_obs::emit;
-use posthouse_obs::event::handover::{HandoverCutShort, SessionNotResumed, SessionsLost, UpgradeTakenBack};
+use posthouse_obs::event::handover::{
+    CustodyGoesOn, HandoverCutShort, SessionNotResumed, SessionsLost, UpgradeTakenBack,
+};
 use posthouse_storage::gate::Formats;
 use serde::{Deserialize, Serialize};
 
 use super::Node;
 use super::handover::{Remains, UpgradeView, microseconds, middle, milliseconds};
-use super::parcel::unpack;
+use super::parcel::{part_with, unpack};
+use super::rehearsal::rehearse;
 use super::successor::{TAKE_OVER, arguments, hello, limits, own_program};
 use super::takeover::TakeoverError;
 use crate::admin::AdminLine;
@@ -38,18 +42,22 @@ use crate::session::parked;
 
 /// The variable that makes a program the custodian; its value tells the forms of what it will have to read.
 pub const KEEP: &str = "POSTHOUSE_KEEP";
+/// The variable that tells these forms to a program that is to serve beside this process.
+pub(super) const FORMS: &str = "POSTHOUSE_FORMS";
 /// The variable that tells an image what the one before left half done.
 pub const CARRIED: &str = "POSTHOUSE_CARRIED";
 /// What the door of the administrator who waits for an answer is called, and that of the program before.
 const CONSOLE: &str = "console";
 const PROGRAM: &str = "program";
 
+/// Octets of settings that travel in the environment; Linux takes 128 KiB in one variable.
+const SETTINGS_MAX: usize = 64 * 1024;
 /// How long the custodian may take to end when it has given everything away.
 const CUSTODIAN_ENDS: Duration = Duration::from_secs(5);
 
 /// Settings in the environment of this process.
 fn overrides() -> BTreeMap<String, String> {
-    let ours = |name: &str| name.starts_with("POSTHOUSE_") && ![TAKE_OVER, KEEP, CARRIED].contains(&name);
+    let ours = |name: &str| name.starts_with("POSTHOUSE_") && ![TAKE_OVER, KEEP, FORMS, CARRIED].contains(&name);
     // What is no text is no setting.
     let texts =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -74,6 +82,13 @@ impl Forms {
 
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).expect("numbers are JSON")
+    }
+
+    /// Whether this program reads what another one told.
+    pub(super) fn check_told(told: &str, settings: &Settings) -> Result<(), String> {
+        let forms: Self =
+            serde_json::from_str(told).map_err(|error| format!("what there is has no form that is known: {error}"))?;
+        forms.check(settings)
     }
 
     /// Whether this program reads all of it.
@@ -102,6 +117,8 @@ pub struct Carried {
     overrides: BTreeMap<String, String>,
     /// Set when the next image is the program before: why the new one does not serve.
     failure: Option<String>,
+    /// What the program before served with: it may not read what the new one has been given.
+    settings: Option<Settings>,
 }
 
 /// What travels beside listeners and sessions.
@@ -122,6 +139,10 @@ impl Luggage {
             }
         }
         (luggage, listeners)
+    }
+
+    fn is_of(door: &Door) -> bool {
+        [CONSOLE, PROGRAM].contains(&door.kind.as_str())
     }
 
     /// As doors among the others; the program is the one that runs here.
@@ -151,8 +172,11 @@ struct Cargo {
 }
 
 /// Takes everything without serving any of it. `before` runs when the giver is about to let go.
-async fn collect(taker: &mut Taker, before: impl FnOnce() -> std::io::Result<()>) -> Result<Cargo, HandoffError> {
-    let doors = taker.doors().await?;
+async fn collect(
+    taker: &mut Taker,
+    doors: Vec<Door>,
+    before: impl FnOnce() -> std::io::Result<()>,
+) -> Result<Cargo, HandoffError> {
     taker.ready().await?;
     taker.store_is_free().await?;
     if let Err(error) = before() {
@@ -182,44 +206,78 @@ pub fn custody(settings: &Settings) -> Option<PathBuf> {
     Invitation::custody(&settings.node.data_dir).ok().filter(|socket| socket.exists())
 }
 
-/// The custodian's whole life: rehearses, takes everything from the process behind the socket, and gives it to the next one.
-pub async fn keep(settings: Arc<Settings>, socket: &Path, forms: &str) -> Result<(), TakeoverError> {
+/// The custodian's whole life: rehearses, takes everything from the process behind the socket, and gives it to the next one, unless
+/// it is `told_to_end` while it waits for that one.
+pub async fn keep(
+    settings: Arc<Settings>,
+    socket: &Path,
+    forms: &str,
+    told_to_end: impl Future<Output = ()>,
+) -> Result<(), TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
-    if let Err(reason) = rehearse(&settings, forms) {
-        taker.doors().await?;
-        taker.refuse(&reason).await?;
-        return Err(TakeoverError::Rehearsal(reason));
-    }
+    let doors = taker.doors().await?;
+    let rehearsed = Forms::check_told(forms, &settings).and_then(|()| rehearse_for_image(&settings, doors));
+    let doors = match rehearsed {
+        Ok(doors) => doors,
+        Err(reason) => {
+            taker.refuse(&reason).await?;
+            return Err(TakeoverError::Rehearsal(reason));
+        }
+    };
     let mut invitation = None;
     let invite = || Invitation::bind_custody(&settings.node.data_dir);
-    let Cargo { doors, mut parcels } = collect(&mut taker, || invite().map(|new| invitation = Some(new))).await?;
+    let cargo = collect(&mut taker, doors, || invite().map(|new| invitation = Some(new))).await?;
+    let Cargo { doors, mut parcels } = cargo;
     let mut limits = limits(&settings.upgrade);
     // The image that comes may need its whole time, and then another one comes.
     limits.hello *= 2;
+    let mut told_to_end = std::pin::pin!(told_to_end);
     loop {
         let waiting = match invitation.take() {
             Some(waiting) => waiting,
             None => invite().map_err(|error| TakeoverError::Rehearsal(error.to_string()))?,
         };
-        let mut giver = Giver::invite(waiting, hello(), limits).await?;
-        match pass_on(&mut giver, &doors, parcels).await {
+        let joined = tokio::select! {
+            joined = Giver::invite_until(waiting, hello(), limits) => joined.map_err(Some),
+            () = &mut told_to_end => Err(None),
+        };
+        let mut giver = match joined {
+            Ok(giver) => giver,
+            Err(error) => {
+                let nobody = |parcel| Refused { parcel, reason: "nobody came for it".to_owned() };
+                part_with(parcels.into_iter().map(nobody).collect(), &settings.node.hostname).await;
+                return error.map_or(Ok(()), |error| Err(error.into()));
+            }
+        };
+        match pass_on(&mut giver, &doors, parcels, &settings.node.hostname).await {
             Ok(()) => return Ok(giver.done().await?),
-            // The next image has them then.
-            Err(back) => parcels = back,
+            // The next image has them then, or the same one: its store may have opened after the limit.
+            Err(Kept { reason, back }) => {
+                emit(CustodyGoesOn { sessions: back.len(), reason: reason.to_string() });
+                parcels = back;
+            }
         }
     }
 }
 
+/// What the custodian has still, and why.
+struct Kept {
+    reason: HandoffError,
+    back: Vec<Parcel>,
+}
+
 /// Gives everything away, or has it back.
-async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Result<(), Vec<Parcel>> {
-    if giver.doors(doors).await.is_err() || giver.store_is_free().await.is_err() {
-        return Err(parcels);
+async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>, hostname: &str) -> Result<(), Kept> {
+    let prepared = async {
+        giver.doors(doors).await?;
+        giver.store_is_free().await
+    };
+    if let Err(reason) = prepared.await {
+        return Err(Kept { reason, back: parcels });
     }
     match giver.sessions(parcels).await {
         Ok(moved) => {
-            for refused in moved.refused {
-                emit(SessionNotResumed { protocol: refused.parcel.kind, reason: refused.reason });
-            }
+            part_with(moved.refused, hostname).await;
             Ok(())
         }
         Err(interrupted) => {
@@ -227,27 +285,38 @@ async fn pass_on(giver: &mut Giver, doors: &[Door], parcels: Vec<Parcel>) -> Res
             if sessions > 0 {
                 emit(SessionsLost { sessions });
             }
-            Err(interrupted.back)
+            Err(Kept { reason: interrupted.error, back: interrupted.back })
         }
     }
 }
 
-/// All that can be known before anything stops.
-fn rehearse(settings: &Settings, forms: &str) -> Result<(), String> {
-    let forms: Forms =
-        serde_json::from_str(forms).map_err(|error| format!("what there is has no form that is known: {error}"))?;
-    forms.check(settings)?;
-    posthouse_net::tls::install_provider();
-    if !settings.tls.certificate.as_os_str().is_empty() {
-        TlsAcceptor::load(&settings.tls).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+/// Rehearses for the image that is to serve; what goes with the listeners stays as it is.
+fn rehearse_for_image(settings: &Settings, doors: Vec<Door>) -> Result<Vec<Door>, String> {
+    let (luggage, listeners) = doors.into_iter().partition(Luggage::is_of);
+    let mut doors: Vec<Door> = luggage;
+    doors.extend(rehearse(settings, listeners)?.doors);
+    Ok(doors)
+}
+
+/// The settings of a program that serves again because the one that was to have its place does not: it had them before, and what
+/// lies in its file now may be for the other one.
+pub fn settings_before() -> Option<Settings> {
+    Carried::read().filter(|carried| carried.failure.is_some())?.settings
 }
 
 impl Carried {
     /// What is to be told when everything lies with the custodian.
-    pub fn new(view: UpgradeView) -> Self {
-        Self { custodian: view.pid, view, handed_on: SystemTime::now(), overrides: overrides(), failure: None }
+    fn new(view: UpgradeView, settings: &Settings) -> Self {
+        // The environment has no room for lists of any length. Without it the way back goes by the file.
+        let fits = serde_json::to_string(settings).is_ok_and(|text| text.len() <= SETTINGS_MAX);
+        Self {
+            custodian: view.pid,
+            view,
+            handed_on: SystemTime::now(),
+            overrides: overrides(),
+            failure: None,
+            settings: fits.then(|| settings.clone()),
+        }
     }
 
     /// Of the environment; none in a process that began as such.
@@ -266,14 +335,14 @@ impl Carried {
             Err(error) => return error.to_string(),
         };
         let carried = serde_json::to_string(self).expect("figures are JSON");
-        let mut command = std::process::Command::new(program);
-        command.args(arguments());
-        for name in overrides().keys() {
-            command.env_remove(name);
-        }
-        command.envs(&self.overrides).env(TAKE_OVER, socket).env(CARRIED, carried).env_remove(KEEP);
-        let error = command.exec();
-        format!("{} cannot be started: {error}", program.display())
+        let ours = overrides();
+        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        environment.retain(|name, _| {
+            name != KEEP && name != FORMS && !name.to_str().is_some_and(|name| ours.contains_key(name))
+        });
+        environment.extend(self.overrides.iter().map(|(name, value)| (name.into(), value.into())));
+        environment.extend([(TAKE_OVER.into(), socket.into()), (CARRIED.into(), carried.into())]);
+        format!("{} cannot be started: {}", program.display(), exec(program, environment))
     }
 
     /// This image serves: tells whoever waits, with the figures of the second half.
@@ -325,6 +394,31 @@ impl Carried {
     }
 }
 
+/// Becomes a program with this process's arguments; returns only why not. The exec of the standard library would leave a process
+/// that goes on with other signals than it had: the next write to a connection that was reset would be its end.
+fn exec(program: &Path, environment: BTreeMap<OsString, OsString>) -> std::io::Error {
+    let text = |text: &OsStr| CString::new(text.as_bytes());
+    let pair = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        text(&name)
+    };
+    let all = || {
+        let program = text(program.as_os_str())?;
+        let arguments = arguments().map(|argument| text(&argument)).collect::<Result<Vec<_>, _>>()?;
+        let arguments: Vec<_> = std::iter::once(program.clone()).chain(arguments).collect();
+        let environment = environment.into_iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, std::ffi::NulError>((program, arguments, environment))
+    };
+    match all() {
+        Ok((program, arguments, environment)) => {
+            let Err(error) = nix::unistd::execve(&program, &arguments, &environment);
+            error.into()
+        }
+        Err(error) => error.into(),
+    }
+}
+
 impl Node {
     /// Everything lies with the custodian, and this node is closed: becomes `program`. Returns only when that does not come
     /// about, with all that the custodian gave back.
@@ -333,7 +427,7 @@ impl Node {
         program: Option<&Path>,
         view: UpgradeView,
     ) -> Result<(String, Remains), String> {
-        let carried = Carried::new(view);
+        let carried = Carried::new(view, settings);
         let reason = match program.map_or_else(own_program, |path| Ok(path.to_owned())) {
             Ok(program) => carried.become_program(&program, &settings.node.data_dir),
             Err(error) => format!("this program is not known by its path: {error}"),
@@ -341,7 +435,8 @@ impl Node {
         let lost = |error: HandoffError| format!("{reason}; the custodian gives nothing back: {error}");
         let socket = Invitation::custody(&settings.node.data_dir).map_err(|error| error.to_string())?;
         let mut taker = Taker::connect(&socket, hello(), limits(&settings.upgrade)).await.map_err(lost)?;
-        let Cargo { doors, parcels } = collect(&mut taker, || Ok(())).await.map_err(lost)?;
+        let doors = taker.doors().await.map_err(lost)?;
+        let Cargo { doors, parcels } = collect(&mut taker, doors, || Ok(())).await.map_err(lost)?;
         let mut sessions = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let protocol = parcel.kind.clone();
@@ -358,5 +453,28 @@ impl Node {
     pub(super) async fn forms(&self) -> Result<Forms, String> {
         let records = self.membership.renew().await.map_err(|error| error.to_string())?;
         Ok(Forms::own(records))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_come_back_as_they_went() {
+        let mut settings = Settings::default();
+        settings.listen.imap = vec!["[::1]:143".parse().expect("an address")];
+        settings.storage.key_file = PathBuf::from("/etc/posthouse/storage.keys");
+        let carried = Carried::new(UpgradeView::default(), &settings);
+        let text = serde_json::to_string(&carried).expect("figures are JSON");
+        let read: Carried = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(read.settings, Some(settings));
+    }
+
+    #[test]
+    fn settings_that_are_too_long_for_the_environment_stay_behind() {
+        let mut settings = Settings::default();
+        settings.filter.deny = vec!["someone@example.org".to_owned(); 10_000];
+        assert_eq!(Carried::new(UpgradeView::default(), &settings).settings, None);
     }
 }

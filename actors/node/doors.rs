@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use posthouse_cluster::handoff::Door;
-use posthouse_net::{Error, Listener, stop_listening};
+use posthouse_net::{Error, Listener, listening_address, stop_listening};
 
 /// What a door that takes metrics or serves the store is called; those of protocols bear the protocol's word.
 pub(super) const METRICS: &str = "metrics";
@@ -17,7 +17,7 @@ pub(super) const STORE: &str = "store";
 #[derive(Default)]
 pub(crate) struct Doors {
     /// Of the process before, not yet asked for.
-    inherited: Mutex<Vec<(String, Listener)>>,
+    inherited: Mutex<Vec<Listener>>,
     /// One more descriptor of each that is open.
     open: Mutex<Vec<Door>>,
 }
@@ -25,15 +25,15 @@ pub(crate) struct Doors {
 impl Doors {
     /// Takes sockets that listen already.
     pub(super) fn inherit(&self, sockets: Vec<Door>) -> Result<(), Error> {
-        for Door { kind, socket } in sockets {
-            lock(&self.inherited).push((kind, Listener::inherit(socket)?));
+        for Door { socket, .. } in sockets {
+            lock(&self.inherited).push(Listener::inherit(socket)?);
         }
         Ok(())
     }
 
-    /// Opens an address: with the socket that the process before had there, else with one of its own.
+    /// Opens an address: with the socket that the process before had there, whatever it spoke on it, else with one of its own.
     pub(super) fn open(&self, kind: &str, address: SocketAddr, backlog: u32) -> Result<Listener, Error> {
-        let listener = match self.take(kind, address) {
+        let listener = match self.take(address) {
             Some(listener) => listener,
             None => Listener::bind(address, backlog)?,
         };
@@ -65,11 +65,16 @@ impl Doors {
         lock(&self.open).iter().map(duplicate).collect()
     }
 
-    fn take(&self, kind: &str, address: SocketAddr) -> Option<Listener> {
+    fn take(&self, address: SocketAddr) -> Option<Listener> {
         let mut inherited = lock(&self.inherited);
-        let place = inherited.iter().position(|(of, listener)| of == kind && listener.local_addr() == address)?;
-        Some(inherited.swap_remove(place).1)
+        let place = inherited.iter().position(|listener| listener.local_addr() == address)?;
+        Some(inherited.swap_remove(place))
     }
+}
+
+/// Where a socket listens.
+pub(super) fn address_of(door: &Door) -> Result<SocketAddr, Error> {
+    Ok(listening_address(&door.socket)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

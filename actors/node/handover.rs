@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use posthouse_cluster::handoff::{Door, Parcel};
+use posthouse_cluster::handoff::{Door, Parcel, Refused};
 use posthouse_obs::emit;
 use posthouse_obs::event::handover::{HandoverEnded, SessionNotResumed, SessionsCut, SessionsLost};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Node;
 use super::custody::Luggage;
-use super::parcel::{pack, unpack};
+use super::parcel::{pack, part_with, unpack};
 use super::successor::Successor;
 use crate::session::call::FAREWELL;
 use crate::session::{Call, Parked};
@@ -108,10 +108,14 @@ impl Node {
         self.close(Instant::now() + self.services.settings.upgrade.move_limit.get()).await;
         steps(4, STEPS, "the store moves");
         let mut view = UpgradeView { finished, farewelled: cut, ..UpgradeView::default() };
-        if let Err(Broken { reason, back }) = move_to(&mut successor, parked, &mut view).await {
-            successor.end().await;
-            return Err(HandoverFailure::Closed { reason, remains: Remains { doors, sessions: back } });
-        }
+        let refused = match move_to(&mut successor, parked, &mut view).await {
+            Ok(refused) => refused,
+            Err(Broken { reason, back }) => {
+                successor.end().await;
+                return Err(HandoverFailure::Closed { reason, remains: Remains { doors, sessions: back } });
+            }
+        };
+        part_with(refused, &self.services.settings.node.hostname).await;
         steps(5, STEPS, "sessions went over");
         view.resident_octets = successor.pid().and_then(resident_octets).unwrap_or_default();
         view.frozen_milliseconds = milliseconds(began.elapsed());
@@ -162,12 +166,12 @@ impl Node {
     }
 }
 
-/// The store, then the sessions.
+/// The store, then the sessions; gives back those that the new program would not take.
 async fn move_to(
     successor: &mut Successor,
     parked: Vec<(Instant, Parked)>,
     view: &mut UpgradeView,
-) -> Result<(), Broken> {
+) -> Result<Vec<Refused>, Broken> {
     if let Err(error) = successor.giver().store_is_free().await {
         return Err(Broken { reason: error.to_string(), back: parked.into_iter().map(|(_, parked)| parked).collect() });
     }
@@ -180,10 +184,7 @@ async fn move_to(
             let frozen = moved.moved.iter().map(|one| microseconds(one.frozen)).collect();
             (view.session_frozen_median_microseconds, view.session_frozen_worst_microseconds) = middle(frozen);
             view.farewelled += moved.refused.len();
-            for refused in moved.refused {
-                emit(SessionNotResumed { protocol: refused.parcel.kind, reason: refused.reason });
-            }
-            Ok(())
+            Ok(moved.refused)
         }
         Err(interrupted) => {
             let back = interrupted.back.into_iter().chain(interrupted.so_far.refused.into_iter().map(|one| one.parcel));

@@ -71,9 +71,9 @@ fn bind(services: &Services, kind: &str, addresses: &[SocketAddr]) -> Result<Vec
 /// Queues, relays and the spool: what lies in the store is taken up at once.
 async fn start_sending(services: &Arc<Services>, root: &ActorRef<RootMsg>) -> Result<Spool, StartError> {
     let (settings, store) = (services.settings.clone(), services.store.clone());
-    let names = Arc::new(services.resolver.clone());
-    let courier = SmtpCourier::new(settings.clone(), store.clone(), names, services.own_smtp())
-        .map_err(|error| StartError::Sending(error.to_string()))?;
+    let names = Arc::new(services.loaded.resolver.clone());
+    let outbound = services.loaded.serving(&settings)?.outbound.clone();
+    let courier = SmtpCourier::new(settings.clone(), store.clone(), names, outbound, services.own_smtp());
     let reports = Reports { hostname: settings.node.hostname.clone(), return_max: settings.queue.dsn_return_max.get() };
     let nudge = SpoolNudge::default();
     let queue = QueueServices {
@@ -94,32 +94,19 @@ async fn start_sending(services: &Arc<Services>, root: &ActorRef<RootMsg>) -> Re
     Spool::start(spool, root.get_cell()).await.map_err(StartError::actor("the spool"))
 }
 
-/// Binds every address of every protocol. Ports that need a certificate stay closed without one.
+/// Binds every address of every protocol.
 async fn open_doors(
     services: &Arc<Services>,
     spool: &Spool,
     root: &ActorRef<RootMsg>,
 ) -> Result<Vec<Door>, StartError> {
     let settings = &services.settings;
-    let pipeline = Pipeline::from_settings(&settings.filter, &services.resolver)?;
+    let pipeline = Pipeline::from_settings(&settings.filter, &services.loaded.resolver)?;
     let hostname = settings.node.hostname.clone();
     let filters = Filters::start(services.store.clone(), pipeline, hostname, &settings.filter, root.get_cell());
     let filters = filters.await.map_err(StartError::actor("the filters"))?;
-    let listen = &settings.listen;
-    let protocols = [
-        (Protocol::Smtp, &listen.smtp),
-        (Protocol::Submission, &listen.submission),
-        (Protocol::Submissions, &listen.submissions),
-        (Protocol::Imap, &listen.imap),
-        (Protocol::Imaps, &listen.imaps),
-        (Protocol::Pop3, &listen.pop3),
-        (Protocol::Pop3s, &listen.pop3s),
-    ];
     let mut doors = Vec::new();
-    for (protocol, addresses) in protocols {
-        if protocol.is_implicit_tls() && services.tls.is_none() {
-            continue;
-        }
+    for (protocol, addresses) in Protocol::addresses(&settings.listen, services.loaded.tls.is_some()) {
         let factory = factory(services, protocol, spool, &filters);
         for socket in bind(services, protocol.as_str(), addresses)? {
             doors.push(Door { socket: Arc::new(socket), factory: factory.clone() });
@@ -130,7 +117,7 @@ async fn open_doors(
 
 /// What makes the sessions of a protocol, with the handles that they use.
 fn factory(services: &Arc<Services>, protocol: Protocol, spool: &Spool, filters: &Filters) -> Arc<dyn SessionFactory> {
-    let (settings, tls, calls) = (services.settings.clone(), services.tls.clone(), services.switch.calls());
+    let (settings, tls, calls) = (services.settings.clone(), services.loaded.tls.clone(), services.switch.calls());
     let (store, mailboxes, auth) = (services.store.clone(), services.mailboxes.clone(), services.auth.clone());
     match protocol {
         Protocol::Smtp | Protocol::Submission | Protocol::Submissions => {
@@ -183,7 +170,7 @@ async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door
 
 /// Ticket keys before the first handshake, so that a client that comes back after an upgrade resumes.
 async fn start_tickets(services: &Arc<Services>, root: &ActorRef<RootMsg>) -> Result<(), StartError> {
-    let Some(acceptor) = services.tls.clone() else {
+    let Some(acceptor) = services.loaded.tls.clone() else {
         return Ok(());
     };
     let lifetime = services.settings.tls.ticket_lifetime.get();

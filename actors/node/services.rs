@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use posthouse_cluster::Placement;
 use posthouse_conf::Settings;
 use posthouse_filter::rate::Admission;
-use posthouse_net::{Resolver, TlsAcceptor};
 use posthouse_storage::{Store, queue};
 use ractor::ActorRef;
 use tokio::sync::{Notify, OnceCell, watch};
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::arrivals::Arrivals;
 use super::doors::{Doors, METRICS};
 use super::drain::DrainView;
+use super::loaded::Loaded;
 use super::orders::Orders;
 use super::{RootMsg, StartError};
 use crate::admin::{ListenerView, StatusView};
@@ -34,8 +34,7 @@ pub struct Services {
     pub(crate) settings: Arc<Settings>,
     pub(crate) store: Store,
     pub(crate) placement: Placement,
-    pub(crate) resolver: Resolver,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) loaded: Loaded,
     pub(crate) admission: Arc<Admission>,
     pub(crate) directory: Directory,
     pub(crate) auth: Authenticator,
@@ -66,30 +65,25 @@ pub struct Services {
 
 /// Opens everything that commands need.
 pub(super) async fn start(
-    settings: Arc<Settings>,
+    (settings, loaded): (Arc<Settings>, Loaded),
     store: Store,
     root: &ActorRef<RootMsg>,
     (failed, stop_requested): (Arc<AtomicBool>, Arc<Notify>),
 ) -> Result<Services, StartError> {
     let placement = Placement::local(store.clone());
-    let tls = match settings.tls.certificate.as_os_str().is_empty() {
-        true => None,
-        false => Some(TlsAcceptor::load(&settings.tls)?),
-    };
     let admission = Arc::new(Admission::new(&settings.limits, &settings.submission));
     let mailboxes = Mailboxes::start(store.clone(), placement.clone(), Notices::new(), &settings, root.get_cell());
     let mailboxes = mailboxes.await.map_err(StartError::actor("the mailboxes"))?;
     let domains = Domains::start(store.clone(), placement.clone(), &settings, root.get_cell());
     let domains = domains.await.map_err(StartError::actor("the domains"))?;
     Ok(Services {
-        resolver: Resolver::new(&settings.resolver)?,
         directory: Directory::new(store.clone(), &settings),
         auth: Authenticator::new(store.clone(), admission.clone(), &settings.auth),
         signer: Signer::new(store.clone(), settings.dkim.clone(), &settings.filter),
         settings,
         store,
         placement,
-        tls,
+        loaded,
         admission,
         mailboxes,
         domains,

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
-use posthouse_conf::storage::Engine;
 use posthouse_mail::Domain;
 use posthouse_net::certificate::Files;
 use posthouse_net::{Answer, Listener, Resolver, TlsAcceptor, TlsConnector, Transport, connect};
@@ -23,21 +22,21 @@ use tokio::task::JoinSet;
 use super::doors::STORE;
 use super::{Services, StartError, store_dir};
 
-/// Opens the store that the settings name.
-pub(super) async fn open(settings: &Settings) -> Result<Store, StartError> {
+/// Opens the store that the settings name, of another node where there is a way to one.
+pub(super) async fn open(settings: &Settings, link: Option<Link>) -> Result<Store, StartError> {
     let dir = store_dir(settings);
-    let (place, opened) = match settings.storage.engine {
-        Engine::Served => {
-            let link = Box::new(Link::new(settings)?);
-            (settings.storage.served.server.clone(), Store::connect(link, &dir, &settings.storage).await)
+    let (place, opened) = match link {
+        Some(link) => {
+            (settings.storage.served.server.clone(), Store::connect(Box::new(link), &dir, &settings.storage).await)
         }
-        _ => (dir.display().to_string(), Store::open(&dir, &settings.storage).await),
+        None => (dir.display().to_string(), Store::open(&dir, &settings.storage).await),
     };
     opened.map_err(|source| StartError::Store { dir: place, source })
 }
 
 /// The way to the node that serves the store.
-struct Link {
+#[derive(Clone)]
+pub(super) struct Link {
     host: String,
     port: u16,
     /// In that node's certificate.
@@ -48,7 +47,7 @@ struct Link {
 }
 
 impl Link {
-    fn new(settings: &Settings) -> Result<Self, StartError> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, StartError> {
         let served = &settings.storage.served;
         let files = Files {
             ca: served.ca.clone(),
@@ -107,14 +106,11 @@ impl Connector for Link {
 
 /// Serves the store to other nodes, where the settings give an address for it, until the node closes.
 pub(super) async fn serve(services: &Arc<Services>) -> Result<(), StartError> {
-    let (storage, tls) = (&services.settings.storage, &services.settings.tls);
+    let storage = &services.settings.storage;
     let serve = &storage.serve;
-    if serve.listen.is_empty() {
+    let Some(acceptor) = services.loaded.serving(&services.settings)?.store_tls.clone() else {
         return Ok(());
-    }
-    let files =
-        Files { ca: serve.ca.clone(), certificate: serve.certificate.clone(), private_key: serve.private_key.clone() };
-    let acceptor = TlsAcceptor::mutual(&files, tls)?;
+    };
     let backlog = services.settings.limits.accept_backlog;
     let sockets: Vec<_> =
         serve.listen.iter().map(|address| services.doors.open(STORE, *address, backlog)).collect::<Result<_, _>>()?;
@@ -169,7 +165,7 @@ async fn session(server: Server, acceptor: TlsAcceptor, transport: Transport) {
 mod tests {
     use std::path::Path;
 
-    use posthouse_conf::storage::{Serve, Served};
+    use posthouse_conf::storage::{Engine, Serve, Served};
     use posthouse_conf::{Listen, Span, Storage};
     use posthouse_net::certificate::issue_node;
     use posthouse_storage::engine::conformance::over_connections;

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use posthouse_cluster::handoff::{Door, Giver, Hello, Limits};
 use posthouse_conf::Upgrade;
-use posthouse_net::descriptors::Invitation;
+use posthouse_net::descriptors::{Invitation, PeerProcess};
 use tokio::process::{Child, Command};
 
 use super::Node;
-use super::custody::{CARRIED, KEEP, Luggage};
+use super::custody::{CARRIED, FORMS, KEEP, Luggage};
 
 /// The variable that tells a program whom to take over from: the path of a socket.
 pub const TAKE_OVER: &str = "POSTHOUSE_TAKE_OVER";
@@ -53,6 +53,8 @@ pub enum Form {
 /// Killed when it is dropped, unless it was let go.
 struct Process {
     child: Child,
+    /// The process that has connected: what was started may be a script, and this a child of it.
+    peer: Option<PeerProcess>,
     released: bool,
 }
 
@@ -60,15 +62,16 @@ impl Successor {
     /// Starts `program` with this process's own arguments and waits until it has said that it can take over.
     pub async fn start(program: &Path, node: &Node, form: Form) -> Result<Self, String> {
         let (data_dir, settings) = (&node.services.settings.node.data_dir, &node.services.settings.upgrade);
+        let forms = node.forms().await?.encode();
         let mut command = Command::new(program);
         command.args(arguments()).stdin(Stdio::null()).env_remove(CARRIED);
         let luggage = match form {
             Form::Beside => {
-                command.env_remove(KEEP);
+                command.env(FORMS, forms).env_remove(KEEP);
                 Vec::new()
             }
             Form::InPlace { console } => {
-                command.env(KEEP, node.forms().await?.encode());
+                command.env(KEEP, forms).env_remove(FORMS);
                 Luggage::pack(console)?
             }
         };
@@ -77,11 +80,14 @@ impl Successor {
             .env(TAKE_OVER, invitation.path())
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
-        let mut process = Process { child, released: false };
+        let mut process = Process { child, peer: None, released: false };
         let failure = tokio::select! {
             biased;
             joined = Giver::invite(invitation, hello(), limits(settings)) => match joined {
-                Ok(giver) => return Ok(Self { process, giver, luggage }),
+                Ok(giver) => {
+                    process.peer = giver.taker_process();
+                    return Ok(Self { process, giver, luggage });
+                }
                 Err(error) => format!("{} does not take over: {error}", program.display()),
             },
             status = process.child.wait() => {
@@ -135,16 +141,29 @@ impl Successor {
 
 impl Process {
     async fn end(&mut self) {
+        self.kill();
+        let gone = async {
+            let _ = self.child.wait().await;
+            if let Some(peer) = &self.peer {
+                peer.ended().await;
+            }
+        };
+        let _ = tokio::time::timeout(END_MAX, gone).await;
+    }
+
+    fn kill(&mut self) {
         // One that has ended already is what we want.
         let _ = self.child.start_kill();
-        let _ = tokio::time::timeout(END_MAX, self.child.wait()).await;
+        if let Some(peer) = &self.peer {
+            peer.kill();
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.released {
-            let _ = self.child.start_kill();
+            self.kill();
         }
     }
 }

@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthouse_cluster::handoff::{Giver, Parcel};
+use posthouse_cluster::handoff::{Giver, Parcel, Refused};
 use posthouse_conf::{Listen, Settings};
 use posthouse_net::descriptors::Invitation;
 use std::io::{BufRead as _, BufReader, Write as _};
 
-use super::parcel::pack;
+use super::loaded::Loaded;
+use super::parcel::{pack, part_with};
 use super::successor::{hello, limits};
+use super::takeover::{LOCKED_MAX, begin};
 use super::{Node, take_over};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,4 +102,49 @@ async fn a_session_whose_state_was_damaged_is_closed_and_the_others_go_on() {
     assert_eq!(alive.await.expect("no panic"), 1);
     drop(client(address).await);
     taken.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_open_leaves_the_sockets_that_it_was_given_open() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let node = Node::start(settings.clone()).await.expect("a node");
+    node.listen().await.expect("it serves");
+    let doors = || node.services.doors.duplicates().expect("the listeners");
+    let (given, kept) = (doors(), doors());
+    node.stop_sessions().await;
+    node.close(tokio::time::Instant::now()).await;
+
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut wrong = Settings::clone(&settings);
+    wrong.listen.pop3 = vec![other.local_addr().expect("an address")];
+    let (wrong, loaded) = (Arc::new(wrong), Loaded::read(&settings).expect("no files"));
+    let begun = begin(wrong, given, loaded.clone(), LOCKED_MAX).await.map(drop);
+    assert!(begun.as_ref().is_err_and(|error| error.to_string().contains("is taken")), "{begun:?}");
+
+    let waiting = TcpStream::connect(address).expect("the kernel takes it");
+    let node = begin(settings, kept, loaded, LOCKED_MAX).await.expect("it serves");
+    let greeted = tokio::task::spawn_blocking(move || line(&mut BufReader::new(waiting)));
+    assert!(greeted.await.expect("no panic").starts_with("* OK"));
+    drop(client(address).await);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_session_nobody_takes_hears_goodbye() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let node = Node::start(settings.clone()).await.expect("a node");
+    node.listen().await.expect("it serves");
+    let mut client = client(address).await;
+    let stopped = node.stop_sessions().await;
+    node.close(tokio::time::Instant::now()).await;
+    let refused = stopped
+        .parked
+        .into_iter()
+        .map(|(_, parked)| Refused { parcel: pack(parked), reason: "a program that takes none".to_owned() });
+    part_with(refused.collect(), "mail.example.test").await;
+    let heard = tokio::task::spawn_blocking(move || (line(&mut client), line(&mut client)));
+    let (words, end) = heard.await.expect("no panic");
+    assert!(words.starts_with("* BYE ") && end.is_empty(), "{words}{end}");
 }

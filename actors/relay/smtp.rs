@@ -35,6 +35,31 @@ pub enum CourierError {
     Net(#[from] NetError),
 }
 
+/// How mail goes out: what is shown to the smarthost, and what others have to show.
+#[derive(Clone)]
+pub struct Outbound {
+    smarthost: Option<(String, u16)>,
+    login: Option<(String, Secret<String>)>,
+    tls: TlsConnector,
+}
+
+impl Outbound {
+    /// Reads the smarthost's password.
+    pub fn read(queue: &posthouse_conf::section::queue::Queue) -> Result<Self, CourierError> {
+        let smarthost = queue.smarthost.rsplit_once(':');
+        let smarthost = smarthost.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+        let login = if queue.smarthost_user.is_empty() || smarthost.is_none() {
+            None
+        } else {
+            let text = std::fs::read_to_string(&queue.smarthost_password_file).map_err(CourierError::Password)?;
+            Some((queue.smarthost_user.clone(), Secret::new(text.trim_end().to_owned())))
+        };
+        // A password goes only to a server that proves its name; mail goes to any (RFC 7435 §3).
+        let tls = if login.is_some() { TlsConnector::verified()? } else { TlsConnector::opportunistic() };
+        Ok(Self { smarthost, login, tls })
+    }
+}
+
 /// Carries mail by SMTP.
 pub struct SmtpCourier {
     store: Store,
@@ -46,24 +71,16 @@ pub struct SmtpCourier {
 }
 
 impl SmtpCourier {
-    /// `own` are the addresses of our own SMTP listeners. Reads the smarthost's password.
+    /// `own` are the addresses of our own SMTP listeners.
     pub fn new(
         settings: Arc<Settings>,
         store: Store,
         names: Arc<dyn Names>,
+        outbound: Outbound,
         own: Vec<SocketAddr>,
-    ) -> Result<Self, CourierError> {
+    ) -> Self {
         let queue = &settings.queue;
-        let smarthost = queue.smarthost.rsplit_once(':');
-        let smarthost = smarthost.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-        let login = if queue.smarthost_user.is_empty() || smarthost.is_none() {
-            None
-        } else {
-            let text = std::fs::read_to_string(&queue.smarthost_password_file).map_err(CourierError::Password)?;
-            Some((queue.smarthost_user.clone(), Secret::new(text.trim_end().to_owned())))
-        };
-        // A password goes only to a server that proves its name; mail goes to any (RFC 7435 §3).
-        let tls = if login.is_some() { TlsConnector::verified()? } else { TlsConnector::opportunistic() };
+        let Outbound { smarthost, login, tls } = outbound;
         let route = RouteSettings {
             port: queue.remote_port,
             smarthost,
@@ -73,7 +90,7 @@ impl SmtpCourier {
             hostname: settings.node.hostname.clone(),
             own,
         };
-        Ok(Self { store, names, settings, route, login, tls })
+        Self { store, names, settings, route, login, tls }
     }
 
     async fn carry_load(&self, load: &Load, line: &mut Line) -> Vec<Attempted> {

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use posthouse_filter::rate::{Admission, ConnectionGuard};
 use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{AccountId, BlobId, ModSeq};
-use posthouse_net::FrozenStream;
+use posthouse_net::{FrozenStream, LineStream};
 use posthouse_storage::message::Octets;
 use prost::Message as _;
 use ractor::SpawnErr;
@@ -22,7 +22,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Home, Presence, Protocol};
+use super::call::FAREWELL;
+use super::{Home, Presence, Protocol, imap, pop3, smtp};
 
 /// A session that has stopped at a safe point. Dropped, it closes its socket without a word.
 pub struct Parked {
@@ -77,6 +78,28 @@ impl Packed {
         let (stream, state) = rest.split_at_checked(length).ok_or(ResumeError::Damaged("its length"))?;
         let stream = FrozenStream::decode(stream)?;
         Ok(Parked { protocol: self.protocol, state: state.to_vec(), stream, socket: self.socket, rest: None })
+    }
+}
+
+impl Parked {
+    /// Bids goodbye in the protocol's words to a session that goes on nowhere, where its client would understand them: not in the
+    /// middle of a long answer, nor before TLS where that comes first.
+    pub async fn say_goodbye(self, hostname: &str) -> Result<(), ResumeError> {
+        let Self { rest, protocol, state, stream, socket } = self;
+        let words = match protocol {
+            Protocol::Smtp | Protocol::Submission | Protocol::Submissions => {
+                smtp::parked::last_words(&state, hostname)?
+            }
+            Protocol::Imap | Protocol::Imaps => imap::parked::last_words(&state)?,
+            Protocol::Pop3 | Protocol::Pop3s => pop3::parked::last_words(&state)?,
+        };
+        let is_understood = stream.is_tls() || !protocol.is_implicit_tls();
+        if let Some(mut words) = words.filter(|_| is_understood) {
+            let mut stream = LineStream::thaw(socket, stream, rest.map(|rest| rest.peer))?;
+            stream.send(&mut words, FAREWELL).await?;
+            stream.close(FAREWELL).await;
+        }
+        Ok(())
     }
 }
 

@@ -446,7 +446,7 @@ impl<M: Maildrops> Pop3Session<M> {
     /// The last words, where there are any.
     async fn farewell(&mut self, end: End) {
         match end {
-            End::Drained => self.say(&Response::try_later("the server is going down, come back in a moment")),
+            End::Drained => self.say(&going_down()),
             End::TooManyErrors => self.say(&Response::err("too many errors, goodbye")),
             End::Closed => {}
             // RFC 1939 §3: the autologout timer ends the connection without an answer. In the middle of an answer
@@ -455,6 +455,10 @@ impl<M: Maildrops> Pop3Session<M> {
         }
         let _ = self.flush().await;
     }
+}
+
+fn going_down() -> Response {
+    Response::try_later("the server is going down, come back in a moment")
 }
 
 /// What `steps` returns: it ends by an `End` only.

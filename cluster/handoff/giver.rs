@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use posthouse_net::descriptors::{Invitation, own_uid};
-use tokio::time::Instant;
+use posthouse_net::Error as NetError;
+use posthouse_net::descriptors::{Channel, Invitation, PeerProcess, own_uid};
+use tokio::time::{Instant, sleep};
 
 use super::link::Link;
 use super::message::{Message, Outgoing, RefusedParcel};
@@ -15,6 +16,8 @@ const DOORS: &str = "the listeners";
 const STORE: &str = "the store";
 const SESSIONS: &str = "the sessions";
 const END: &str = "the end";
+/// Before the next peer is looked for: an error may be one that comes at once again.
+const PEER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks a taker through the steps of a hand-over. Not one of its calls may be dropped half way: what it had taken is gone then.
 pub struct Giver {
@@ -74,9 +77,33 @@ impl Giver {
     ) -> Result<Self, HandoffError> {
         let deadline = Instant::now() + limits.hello;
         let accepted = invitation.accept(uid, deadline).await;
+        Self::greet(accepted, own, limits, deadline).await
+    }
+
+    /// As `invite`, for one whom nobody else stands in for: a peer that is none of ours, or is gone before it has said so, is no
+    /// reason to wait no longer. May be dropped while it waits.
+    pub async fn invite_until(invitation: Invitation, own: Hello, limits: Limits) -> Result<Self, HandoffError> {
+        let deadline = Instant::now() + limits.hello;
+        loop {
+            let accepted = invitation.next(own_uid(), deadline).await;
+            match Self::greet(accepted, own.clone(), limits, deadline).await {
+                Err(_) if Instant::now() < deadline => sleep(PEER_PAUSE).await,
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn greet(
+        accepted: Result<Channel, NetError>,
+        own: Hello,
+        limits: Limits,
+        deadline: Instant,
+    ) -> Result<Self, HandoffError> {
         let channel = accepted.map_err(|source| HandoffError::Link { step: GREETING, source })?;
         let mut link = Link::new(channel);
-        let taker = match link.hear(GREETING, deadline.saturating_duration_since(Instant::now())).await? {
+        // A taker says it at once.
+        let within = deadline.saturating_duration_since(Instant::now()).min(limits.answer);
+        let taker = match link.hear(GREETING, within).await? {
             Message::Hello(hello) => hello,
             other => return Err(link.out_of_turn(GREETING, other)),
         };
@@ -100,6 +127,11 @@ impl Giver {
     /// The taker's process, where the kernel can name it.
     pub fn taker_pid(&self) -> Option<u32> {
         self.link.peer_pid()
+    }
+
+    /// A hold on that process, where it lives.
+    pub fn taker_process(&self) -> Option<PeerProcess> {
+        self.link.peer_process()
     }
 
     /// The version of the protocol that is spoken.

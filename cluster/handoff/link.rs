@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthouse_net::descriptors::{Channel, Unsent};
+use posthouse_net::descriptors::{Channel, PeerProcess, Unsent};
 use tokio::time::Instant;
 
 use super::HandoffError;
@@ -19,6 +19,10 @@ impl Link {
 
     pub(super) fn peer_pid(&self) -> Option<u32> {
         self.channel.peer_pid()
+    }
+
+    pub(super) fn peer_process(&self) -> Option<PeerProcess> {
+        self.channel.peer_process()
     }
 
     /// Sends a message, or tells whether the other end can have seen any of it; then the connection is closed.

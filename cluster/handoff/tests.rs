@@ -124,6 +124,20 @@ async fn link_and_taker() -> (Link, Taker) {
     (link, taker.expect("a taker"))
 }
 
+#[tokio::test]
+async fn an_invitation_stands_although_others_look_in() {
+    let place = place();
+    let (giver, taker) = tokio::join!(Giver::invite_until(place.invitation, Hello::of("old"), LIMITS), async {
+        drop(connect(&place.path).await);
+        let mut other = connect(&place.path).await;
+        other.tell("test", &Outgoing::ready(), LIMITS.answer).await.expect("told");
+        Taker::connect(&place.path, Hello::of("new"), LIMITS).await
+    });
+    giver.expect("a giver");
+    taker.expect("a taker");
+    assert!(!place.path.exists());
+}
+
 /// A message as its octets, for a giver that goes on or dies where no giver would.
 fn octets_of(message: &Outgoing<'_>) -> Vec<u8> {
     assert!(message.descriptors.is_empty());

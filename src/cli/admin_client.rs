@@ -57,7 +57,7 @@ async fn on_stopped_node(
         anyhow::bail!("no node is running on {}", settings.node.data_dir.display());
     }
     anyhow::ensure!(settings.node.data_dir.is_dir(), "there is no store at {}", settings.node.data_dir.display());
-    let node = Node::start(settings).await?;
+    let node = Node::start_for_a_command(settings).await?;
     let answer = node.admin().run(request, &|done, total, what| output.progress(done, total, what)).await;
     node.stop().await;
     answer.map_err(|reason| anyhow::anyhow!(reason))

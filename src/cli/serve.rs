@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use posthouse_actors::node::{
-    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, custody, keep, own_program, take_over,
+    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, custody, keep, own_program,
+    settings_before, take_over,
 };
 use posthouse_conf::Settings;
 use posthouse_conf::observe::{LogFormat, LogLevel};
@@ -28,7 +29,7 @@ pub struct ServeArgs {
 }
 
 pub async fn run(arguments: ServeArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let settings = site::load(&arguments.config)?;
+    let settings = settings_before().map_or_else(|| site::load(&arguments.config), |before| Ok(Arc::new(before)))?;
     start_logging(&settings);
     live(settings, output, async |_| Ok(())).await
 }
@@ -79,7 +80,7 @@ pub async fn live(
     let mut signals = Signals::watch()?;
     let mut node = match (std::env::var_os(TAKE_OVER), std::env::var(KEEP)) {
         (Some(socket), Ok(forms)) => {
-            keep(settings, Path::new(&socket), &forms).await?;
+            keep(settings, Path::new(&socket), &forms, signals.end()).await?;
             return Ok(ExitCode::SUCCESS);
         }
         (Some(socket), Err(_)) => take_over(settings.clone(), Path::new(&socket)).await?,
@@ -188,8 +189,7 @@ async fn upgrade(node: Node, settings: &Arc<Settings>, mut order: UpgradeOrder) 
             Ok(Some(node))
         }
         HandoverFailure::Closed { reason, remains } => {
-            drop(node);
-            let node = Node::take_back(settings.clone(), remains).await.context(reason.clone())?;
+            let node = node.take_back(remains).await.context(reason.clone())?;
             emit(UpgradeTakenBack { reason: reason.clone() });
             order.answer(Err(format!("{reason}; the program before goes on"))).await;
             Ok(Some(node))

@@ -10,12 +10,14 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, timeout_at};
@@ -23,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, of_stream};
 use crate::local_socket;
+use crate::readiness::Readiness;
 
 /// Descriptors in one frame. Linux takes 253.
 pub const DESCRIPTORS_MAX: usize = 200;
@@ -46,6 +49,8 @@ pub fn wait_for_child(pid: u32) {
 pub struct Invitation {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and number of the socket's file: another process may have put its own in place of it.
+    file: (u64, u64),
 }
 
 impl Invitation {
@@ -60,7 +65,8 @@ impl Invitation {
     }
 
     fn at(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { listener: local_socket::listen(&path)?, path })
+        let listener = local_socket::listen(&path)?;
+        Ok(Self { listener, file: identity(&path)?, path })
     }
 
     /// Where the custodian of a data folder waits, if there is one.
@@ -75,6 +81,11 @@ impl Invitation {
 
     /// The first peer that connects, if it belongs to the user `owner`.
     pub async fn accept(self, owner: u32, deadline: Instant) -> Result<Channel, Error> {
+        self.next(owner, deadline).await
+    }
+
+    /// As `accept`, and others may come. Cancel-safe.
+    pub async fn next(&self, owner: u32, deadline: Instant) -> Result<Channel, Error> {
         let accepted = timeout_at(deadline, self.listener.accept()).await.map_err(|_| Error::ReadTimeout)?;
         let channel = Channel::new(accepted?.0);
         channel.check_owner(owner)?;
@@ -84,7 +95,41 @@ impl Invitation {
 
 impl Drop for Invitation {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        // What is open keeps its number to itself, so the same one is the same file.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// The process at the other end, which need not be a child of this one, by a handle that never comes to mean another process.
+pub struct PeerProcess {
+    handle: OwnedFd,
+    readiness: Readiness,
+}
+
+impl PeerProcess {
+    fn open(pid: Pid) -> Result<Self, Error> {
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+        let readiness = Readiness::new()?;
+        // Readable is one that has ended.
+        readiness.watch(&handle, 0)?;
+        Ok(Self { handle, readiness })
+    }
+
+    /// Kills it.
+    pub fn kill(&self) {
+        // One that has ended already is what we want.
+        let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    /// Returns when it has ended. Cancel-safe.
+    pub async fn ended(&self) {
+        self.readiness.ready().await;
     }
 }
 
@@ -144,6 +189,12 @@ impl Channel {
     pub fn peer_pid(&self) -> Option<u32> {
         let credentials = self.stream.as_ref()?.peer_cred().ok()?;
         credentials.pid().and_then(|pid| u32::try_from(pid).ok())
+    }
+
+    /// A hold on the peer's process; none where it has ended.
+    pub fn peer_process(&self) -> Option<PeerProcess> {
+        let pid = self.peer_pid().filter(|pid| *pid != std::process::id())?;
+        PeerProcess::open(Pid::from_raw(i32::try_from(pid).ok()?)?).ok()
     }
 
     /// The peer sees the end, and nothing is sent or received any more.

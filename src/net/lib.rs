@@ -29,7 +29,7 @@ pub use connect::connect;
 pub use error::Error;
 pub use frozen::{FrozenStream, FrozenTransport};
 pub use line_stream::LineStream;
-pub use listener::{Listener, stop_listening};
+pub use listener::{Listener, listening_address, stop_listening};
 pub use prefix::{Prefix, PrefixSet};
 pub use readiness::Readiness;
 pub use resolver::{Answer, Mx, MxHost, Resolver};

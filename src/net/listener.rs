@@ -85,6 +85,11 @@ impl Listener {
     }
 }
 
+/// The address of a socket that listens.
+pub fn listening_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    std::net::TcpListener::from(socket.try_clone()?).local_addr()
+}
+
 /// Ends a listening socket for everybody who holds it: who connects from now on is refused.
 pub fn stop_listening(socket: &OwnedFd) {
     // One that listens no more is what we want.

@@ -16,6 +16,7 @@ use rand::Rng as _;
 
 use crate::blob::heal;
 use crate::blob::key_file::{self, KeyId};
+use crate::blob::key_ring::KeyRing;
 use crate::blob::object::Objects;
 use crate::blob::place::Place;
 use crate::blob::rewrite::{self, RewriteReport};
@@ -96,6 +97,17 @@ impl Store {
     async fn owned(self, claim: Claim) -> Result<Self, Error> {
         let owner = Ownership::take(&self.engine, self.retry, claim).await?;
         Ok(Self { owner: Some(Arc::new(owner)), ..self })
+    }
+
+    /// Whether what a store needs beside its directory can be read: the site's keys, and the secret of an object store. Opens
+    /// nothing, so another process may have the store. Blocks.
+    pub fn rehearse(dir: &Path, settings: &Settings) -> Result<(), Error> {
+        Objects::configured(&settings.object_store)?;
+        let path = rotation::key_path(dir, &settings.key_file);
+        match KeyRing::open(&path)?.newest()? {
+            Some(_) => Ok(()),
+            None => Err(Error::Key(format!("the key file {} is missing", path.display()))),
+        }
     }
 
     /// Serves this store to other nodes.

@@ -66,9 +66,20 @@ impl Demo {
 
     /// Starts the program on the same folder and ports, and waits until it is ready.
     pub fn run(&mut self) {
-        let mut child = Command::new(PROGRAM)
-            .args(["demo", "--port-offset", &self.offset.to_string(), "--data"])
-            .arg(self.data())
+        let mut command = Command::new(PROGRAM);
+        command.args(["demo", "--port-offset", &self.offset.to_string(), "--data"]).arg(self.data());
+        self.run_as(command);
+    }
+
+    /// As `run`, by the configuration that the demo has left, which a test may have changed.
+    pub fn serve(&mut self) {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--config"]).arg(self.config());
+        self.run_as(command);
+    }
+
+    fn run_as(&mut self, mut command: Command) {
+        let mut child = command
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -84,6 +95,10 @@ impl Demo {
 
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.data().join("posthouse.toml")
     }
 
     pub fn authority(&self) -> PathBuf {
@@ -126,6 +141,12 @@ impl Demo {
         self.errors.lock().expect("no writer panicked").clone()
     }
 
+    /// The same for another thread.
+    pub fn log_reader(&self) -> impl Fn() -> String + Send + 'static {
+        let errors = Arc::clone(&self.errors);
+        move || errors.lock().expect("no writer panicked").clone()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(pid) = self.successor.take() {
@@ -158,7 +179,15 @@ impl Demo {
     }
 
     pub fn command_with_input(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(PROGRAM)
+        let mut child = self.begin_command(arguments);
+        // A command that reads nothing may be gone already; its exit code tells.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        child.wait_with_output().expect("the command ends")
+    }
+
+    /// As `command`, for whoever does something else before it ends.
+    pub fn begin_command(&self, arguments: &[&str]) -> Child {
+        Command::new(PROGRAM)
             .args(arguments)
             .arg("--data")
             .arg(self.data())
@@ -167,10 +196,7 @@ impl Demo {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program starts");
-        // A command that reads nothing may be gone already; its exit code tells.
-        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-        child.wait_with_output().expect("the command ends")
+            .expect("the program starts")
     }
 
     /// Runs a command with `--json` that must succeed.
@@ -202,12 +228,13 @@ impl Drop for Demo {
     }
 }
 
-fn signal(pid: u32, signal: &str) -> bool {
+/// Sends a signal to a process.
+pub fn signal(pid: u32, signal: &str) -> bool {
     Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs").success()
 }
 
 /// Waits for the end of a process that need not be a child of ours.
-fn wait_until_gone(pid: u32) {
+pub fn wait_until_gone(pid: u32) {
     eventually("the process ends", || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // One that ended and that nobody has waited for yet is a zombie.

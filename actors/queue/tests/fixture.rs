@@ -30,7 +30,7 @@ use crate::queue::Queues;
 use crate::queue::bounce::Reports;
 use crate::queue::route::Names;
 use crate::queue::services::{Busy, QueueServices};
-use crate::relay::{Courier, SmtpCourier};
+use crate::relay::{Courier, Outbound, SmtpCourier};
 use crate::spool::{LocalDelivery, Refusal, Spool, SpoolNudge, SpoolServices};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -279,7 +279,8 @@ impl Site {
         let store = Store::open(dir.path(), &settings.storage).await.unwrap();
         let (root, _) = Actor::spawn(None, Root, ()).await.unwrap();
         let own: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 99], settings.queue.remote_port))];
-        let courier = SmtpCourier::new(settings.clone(), store.clone(), Arc::new(names), own).unwrap();
+        let outbound = Outbound::read(&settings.queue).unwrap();
+        let courier = SmtpCourier::new(settings.clone(), store.clone(), Arc::new(names), outbound, own);
         let reports =
             Reports { hostname: settings.node.hostname.clone(), return_max: settings.queue.dsn_return_max.get() };
         let nudge = SpoolNudge::default();

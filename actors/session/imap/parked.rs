@@ -20,6 +20,7 @@ use posthouse_wire::imap::seq_view::Snapshot;
 use posthouse_wire::imap::{Command, SeqView, State, Tag, parse};
 use tokio::time::Instant;
 
+use super::answer::Stop;
 use super::desk::Desk;
 use super::dialogue::{Dialogue, frame_limits, input_max};
 use super::fetch::{Answering, UnderWay};
@@ -119,6 +120,15 @@ struct AnsweringState {
     layout: Vec<u64>,
     #[prost(message, optional, tag = "7")]
     octets: Option<OctetsState>,
+}
+
+/// What a client is to hear whose session goes on nowhere; none in the middle of a FETCH, of whose literal it would be a part.
+pub(in crate::session) fn last_words(state: &[u8]) -> Result<Option<Vec<u8>>, ResumeError> {
+    let ImapState { output: mut words, answering, .. } = decode(state)?;
+    if let Some(status) = Stop::Draining.farewell() {
+        status.put(&mut words, None);
+    }
+    Ok(Some(words).filter(|_| answering.is_none()))
 }
 
 impl<D: Desk> Dialogue<D> {

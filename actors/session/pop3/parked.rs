@@ -16,7 +16,7 @@ use posthouse_wire::smtp::line::LineCutter;
 
 use super::maildrops::{Maildrops, Opened};
 use super::sending::{MessageSending, Sending};
-use super::{End, Pop3Services, Pop3Session, State, of_write, offer};
+use super::{End, Pop3Services, Pop3Session, State, going_down, of_write, offer};
 use crate::session::parked::{
     OctetsState, Rest, UNSENT_MAX, damaged, decode, encode, ensure, gaps, left, of_gaps, place, until,
 };
@@ -106,6 +106,13 @@ struct LimitState {
     in_body: bool,
     #[prost(bool, tag = "3")]
     line_is_empty: bool,
+}
+
+/// What a client is to hear whose session goes on nowhere; none in the middle of an answer, of which it would be taken for a part.
+pub(in crate::session) fn last_words(state: &[u8]) -> Result<Option<Vec<u8>>, ResumeError> {
+    let Pop3State { output: mut words, sending, .. } = decode(state)?;
+    words.extend_from_slice(&going_down().to_wire());
+    Ok(Some(words).filter(|_| sending.is_none()))
 }
 
 impl<M: Maildrops> Pop3Session<M> {

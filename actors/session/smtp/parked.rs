@@ -10,6 +10,7 @@ use posthouse_net::LineStream;
 use posthouse_obs::emit;
 use posthouse_obs::event::session::SessionMovedOut;
 use posthouse_wire::smtp::line::LineCutter;
+use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::server::snapshot::{Hello, Progress, Snapshot};
 use posthouse_wire::smtp::server::{Login, SmtpSession as Dialogue};
 use prost::Message as _;
@@ -111,6 +112,14 @@ struct RecipientState {
     original_type: Option<String>,
     #[prost(string, tag = "4")]
     original_address: String,
+}
+
+/// What a client is to hear whose session goes on nowhere: what waited, and a 421, in place of the greeting too
+/// (RFC 5321 §3.8).
+pub(in crate::session) fn last_words(state: &[u8], hostname: &str) -> Result<Option<Vec<u8>>, ResumeError> {
+    let mut words = decode::<SmtpState>(state)?.output;
+    words.extend_from_slice(reply::going_away(hostname).to_wire().as_bytes());
+    Ok(Some(words))
 }
 
 impl<D: Desk> SmtpSession<D> {

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -215,6 +215,25 @@ async fn an_invitation_is_for_one_peer_of_this_user() {
 }
 
 #[tokio::test]
+async fn the_process_at_the_other_end_is_killed_although_it_is_no_child() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let invitation = Invitation::bind(dir.path()).expect("a socket");
+    // The shell's child connects.
+    let connects = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)";
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", r#"python3 -c "$1" "$2"; exit 7"#, "sh", connects])
+        .arg(invitation.path())
+        .spawn()
+        .expect("a shell");
+    let channel = invitation.accept(own_uid(), soon()).await.expect("accepted");
+    assert_ne!(channel.peer_pid(), Some(shell.id()));
+    let peer = channel.peer_process().expect("it runs");
+    peer.kill();
+    tokio::time::timeout_at(soon(), peer.ended()).await.expect("it ends");
+    assert_eq!(shell.wait().expect("a child").code(), Some(7), "only the one that connected was killed");
+}
+
+#[tokio::test]
 async fn a_process_of_another_user_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let invitation = Invitation::bind(dir.path()).expect("a socket");
@@ -238,6 +257,19 @@ async fn an_invitation_that_nobody_follows_ends_and_leaves_no_file() {
     std::fs::write(&path, b"left by a process that was killed").expect("written");
     let invitation = Invitation::bind(dir.path()).expect("a stale file is no hindrance");
     assert!(matches!(invitation.accept(own_uid(), soon()).await, Err(Error::ReadTimeout)));
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn an_invitation_leaves_the_file_of_the_next_one_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = Invitation::bind(dir.path()).expect("a socket");
+    let second = Invitation::bind(dir.path()).expect("in place of the first");
+    drop(first);
+    let path = second.path().to_owned();
+    let (accepted, connected) =
+        tokio::join!(second.accept(own_uid(), soon()), Channel::connect(&path, own_uid(), soon()));
+    accepted.and(connected.map(drop)).expect("the second waits still");
     assert!(!path.exists());
 }
 

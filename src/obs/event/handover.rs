@@ -67,6 +67,18 @@ event! {
 }
 
 event! {
+    /// Between the process before and this one somebody else took the store: a command, as a rule.
+    StoreAwaited {}
+    warn "another process has the store, which is waited for"
+}
+
+event! {
+    /// The custodian has these sessions as before, and waits for whoever comes next.
+    CustodyGoesOn { sessions: usize, reason: String }
+    warn "a process that was to have the sessions failed; the custodian keeps them"
+}
+
+event! {
     /// This process took a batch of sessions over.
     SessionsMovedIn { sessions: usize }
     info "sessions moved in"
