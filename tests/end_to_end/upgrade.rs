@@ -14,8 +14,8 @@ use crate::harness::client::{Client, tls_config};
 use crate::harness::mail_client::{Imap, Pop3, Smtp, deliver, mailbox, message};
 use crate::harness::program::{Demo, MOMENT, Port};
 
-const ALICE: &str = "alice@demo.test";
-const BOB: &str = "bob@demo.test";
+pub const ALICE: &str = "alice@demo.test";
+pub const BOB: &str = "bob@demo.test";
 
 /// A client of each protocol in the middle of what it does.
 struct Sessions {
@@ -255,7 +255,7 @@ fn a_client_resumes_its_tls_session_after_an_upgrade() {
 }
 
 /// A program that does `what` before it becomes the real one, or instead.
-fn wrapper(folder: &Path, what: &str) -> PathBuf {
+pub fn wrapper(folder: &Path, what: &str) -> PathBuf {
     let path = folder.join("wrapper");
     let text = format!("#!/bin/sh\n{what}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_posthouse"));
     std::fs::write(&path, text).expect("a script");

@@ -103,15 +103,20 @@ impl Demo {
         let program = program.map(|path| path.to_string_lossy().into_owned());
         let mut arguments = vec!["upgrade"];
         arguments.extend(program.iter().flat_map(|program| ["--binary", program]));
-        let before = self.pid();
         let report = self.json(&arguments);
+        self.follow(&report);
+        report
+    }
+
+    /// After an upgrade with this report: waits for the end of the old process, and goes on with the new one.
+    pub fn follow(&mut self, report: &Value) {
+        let before = self.pid();
         if let Some(mut child) = self.child.take() {
             let status = eventually("the process before ends", || child.try_wait().expect("a child of ours"));
             assert!(status.success(), "{status}");
         }
         wait_until_gone(before);
         self.successor = report["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        report
     }
 
     /// `posthouse upgrade --exec`: the new program has the same process id; gives its report.
@@ -158,7 +163,15 @@ impl Demo {
     }
 
     pub fn command_with_input(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(PROGRAM)
+        let mut child = self.begin_command(arguments);
+        // A command that reads nothing may be gone already; its exit code tells.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        child.wait_with_output().expect("the command ends")
+    }
+
+    /// As `command`, for whoever does something else before it ends.
+    pub fn begin_command(&self, arguments: &[&str]) -> Child {
+        Command::new(PROGRAM)
             .args(arguments)
             .arg("--data")
             .arg(self.data())
@@ -167,10 +180,7 @@ impl Demo {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program starts");
-        // A command that reads nothing may be gone already; its exit code tells.
-        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-        child.wait_with_output().expect("the command ends")
+            .expect("the program starts")
     }
 
     /// Runs a command with `--json` that must succeed.
@@ -202,12 +212,13 @@ impl Drop for Demo {
     }
 }
 
-fn signal(pid: u32, signal: &str) -> bool {
+/// Sends a signal to a process.
+pub fn signal(pid: u32, signal: &str) -> bool {
     Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs").success()
 }
 
 /// Waits for the end of a process that need not be a child of ours.
-fn wait_until_gone(pid: u32) {
+pub fn wait_until_gone(pid: u32) {
     eventually("the process ends", || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // One that ended and that nobody has waited for yet is a zombie.
