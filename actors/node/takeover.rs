@@ -45,6 +45,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
             if let Err(error) = node.open_gate().await {
                 emit(HandoverCutShort { reason: error.to_string() });
             }
+            node.services.departure.arrived();
             return Ok(node);
         }
         Err(error) => return Err(error.into()),
@@ -68,6 +69,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
         // What a process that has gone still had is lost with it; what came over stays.
         emit(HandoverCutShort { reason });
     }
+    node.services.departure.arrived();
     if let Some(carried) = carried {
         carried.finish(luggage, arrivals.times, arrivals.refused).await;
     }
@@ -108,6 +110,8 @@ fn words(error: &StartError) -> String {
 /// A node on the sockets of the one before.
 async fn begin(settings: Arc<Settings>, doors: Vec<Door>) -> Result<Node, StartError> {
     let node = Node::start_unproved(settings).await?;
+    // Until all sessions are here; commands are taken before.
+    node.services.departure.arrive();
     let opened = match node.services.doors.inherit(doors) {
         Ok(()) => node.listen().await,
         Err(error) => Err(error.into()),
@@ -163,6 +167,7 @@ impl Node {
                 Err(error) => emit(SessionNotResumed { protocol, reason: error.to_string() }),
             }
         }
+        node.services.departure.arrived();
         Ok(node)
     }
 }
