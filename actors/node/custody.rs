@@ -102,6 +102,9 @@ pub struct Carried {
     overrides: BTreeMap<String, String>,
     /// Set when the next image is the program before: why the new one does not serve.
     failure: Option<String>,
+    /// The node was told to end: whoever serves in the end obeys. A program before this field did not tell.
+    #[serde(default)]
+    stop: bool,
 }
 
 /// What travels beside listeners and sessions.
@@ -246,13 +249,18 @@ fn rehearse(settings: &Settings, forms: &str) -> Result<(), String> {
 
 impl Carried {
     /// What is to be told when everything lies with the custodian.
-    pub fn new(view: UpgradeView) -> Self {
-        Self { custodian: view.pid, view, handed_on: SystemTime::now(), overrides: overrides(), failure: None }
+    pub fn new(view: UpgradeView, stop: bool) -> Self {
+        Self { custodian: view.pid, view, handed_on: SystemTime::now(), overrides: overrides(), failure: None, stop }
     }
 
     /// Of the environment; none in a process that began as such.
     pub fn read() -> Option<Self> {
         serde_json::from_str(&std::env::var(CARRIED).ok()?).ok()
+    }
+
+    /// Whether the node is to end as soon as it serves.
+    pub(super) fn stop(&self) -> bool {
+        self.stop
     }
 
     pub(super) fn handed_on(&self) -> SystemTime {
@@ -327,13 +335,14 @@ impl Carried {
 
 impl Node {
     /// Everything lies with the custodian, and this node is closed: becomes `program`. Returns only when that does not come
-    /// about, with all that the custodian gave back.
+    /// about, with all that the custodian gave back. `stop`: the node was told to end, which the next image does.
     pub async fn become_program(
         settings: &Settings,
         program: Option<&Path>,
         view: UpgradeView,
+        stop: bool,
     ) -> Result<(String, Remains), String> {
-        let carried = Carried::new(view);
+        let carried = Carried::new(view, stop);
         let reason = match program.map_or_else(own_program, |path| Ok(path.to_owned())) {
             Ok(program) => carried.become_program(&program, &settings.node.data_dir),
             Err(error) => format!("this program is not known by its path: {error}"),
@@ -358,5 +367,19 @@ impl Node {
     pub(super) async fn forms(&self) -> Result<Forms, String> {
         let records = self.membership.renew().await.map_err(|error| error.to_string())?;
         Ok(Forms::own(records))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_program_before_told_is_read() {
+        let now = serde_json::to_value(Carried::new(UpgradeView::default(), true)).expect("figures are JSON");
+        let mut before = now.clone();
+        before.as_object_mut().expect("an object").remove("stop");
+        let read = |value| serde_json::from_value::<Carried>(value).expect("a form that is read").stop();
+        assert!(read(now) && !read(before));
     }
 }
