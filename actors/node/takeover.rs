@@ -35,7 +35,8 @@ pub enum TakeoverError {
 /// Takes over from the process that waits behind the socket; returns a node that serves.
 pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, TakeoverError> {
     let carried = Carried::read();
-    let (mut taker, luggage, doors) = match reach(&settings, socket).await {
+    let mut luggage = Luggage::default();
+    let (mut taker, doors) = match reach(&settings, socket, &mut luggage).await {
         Ok(reached) => reached,
         // The custodian is gone, with all that it kept, and nobody else serves.
         Err(error) if std::env::var_os(TAKE_OVER).is_none() || carried.is_some() => {
@@ -46,6 +47,10 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
                 emit(HandoverCutShort { reason: error.to_string() });
             }
             node.services.departure.arrived();
+            if let Some(carried) = carried {
+                node.obey(&carried);
+                carried.finish_without(luggage, error.to_string()).await;
+            }
             return Ok(node);
         }
         Err(error) => return Err(error.into()),
@@ -71,10 +76,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
     }
     node.services.departure.arrived();
     if let Some(carried) = carried {
-        if carried.stop() {
-            // A node that has only just begun is not closed.
-            let _ = node.services.request_stop();
-        }
+        node.obey(&carried);
         carried.finish(luggage, arrivals.times, arrivals.refused).await;
     }
     Ok(node)
@@ -90,14 +92,15 @@ struct Arrived {
     refused: usize,
 }
 
-/// The process before, its listeners, and the store when it is free.
-async fn reach(settings: &Settings, socket: &Path) -> Result<(Taker, Luggage, Vec<Door>), HandoffError> {
+/// The process before, its listeners, and the store when it is free; the luggage as soon as it is here.
+async fn reach(settings: &Settings, socket: &Path, luggage: &mut Luggage) -> Result<(Taker, Vec<Door>), HandoffError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
-    let (luggage, doors) = Luggage::of(taker.doors().await?);
+    let doors;
+    (*luggage, doors) = Luggage::of(taker.doors().await?);
     taker.ready().await?;
     // Whoever goes before it has said that the store is free went with everything, or still serves: no matter for this process.
     taker.store_is_free().await?;
-    Ok((taker, luggage, doors))
+    Ok((taker, doors))
 }
 
 /// An error with its causes.
@@ -147,6 +150,14 @@ async fn receive(node: &Node, taker: &mut Taker, arrived: &mut Arrived) -> Resul
 }
 
 impl Node {
+    /// What the image before was told and had no time to do.
+    fn obey(&self, carried: &Carried) {
+        if carried.stop() {
+            // A node that has only just begun is not closed.
+            let _ = self.services.request_stop();
+        }
+    }
+
     /// Reads a batch: what can go on here, and what cannot, which is dropped.
     fn prepare(&self, batch: Vec<Parcel>) -> (Vec<Arrival>, Vec<Refusal>) {
         let (mut sessions, mut refusals) = (Vec::with_capacity(batch.len()), Vec::new());

@@ -301,3 +301,21 @@ os.execv(sys.argv[1], sys.argv[1:])' {} "$@""#,
     assert!(imap.client.line().starts_with("* BYE "));
     wait_until_gone(demo.pid());
 }
+
+#[test]
+fn a_new_program_whose_custodian_is_gone_serves_and_the_command_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kills =
+        r#"[ -n "$POSTHOUSE_KEEP" ] || { read -r custodian < /proc/$$/task/$$/children; kill -9 "$custodian"; }"#;
+    let program = wrapper(folder.path(), kills);
+    let demo = Demo::start();
+    let mut imap = Imap::login(&demo, ALICE, "demo");
+    let mut upgrade = demo.begin_command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
+    assert_eq!(ended(&mut upgrade), 1);
+    check_failure(&upgrade.wait_with_output().expect("it has ended"), "before it answered");
+    assert!(imap.client.is_closed());
+    eventually("it serves", || demo.command(&["status"]).status.success().then_some(()));
+    assert_eq!(demo.json(&["status"])["pid"], demo.pid());
+    eventually("no custodian is left", || children(demo.pid()).is_empty().then_some(()));
+    check_open(&demo);
+}
