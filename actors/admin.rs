@@ -57,14 +57,14 @@ impl Admin {
         match request {
             AdminRequest::Status => view(&services.status().await?),
             AdminRequest::Stop => {
-                services.request_stop();
+                services.request_stop()?;
                 Ok(json!({ "stopping": true }))
             }
             AdminRequest::Drain { now, stop } => {
                 let pace = if now { Pace::AT_ONCE } else { services.pace() };
                 let drained = drain_once(services.clone(), pace, progress).await?;
                 if stop {
-                    services.request_stop();
+                    services.request_stop()?;
                 }
                 view(&drained)
             }
@@ -148,7 +148,7 @@ impl Actor for AdminActor {
         state: &mut AdminState,
     ) -> Result<(), ActorProcessingErr> {
         let permit = state.connections.clone().acquire_owned().await?;
-        let (stream, _) = state.listener.accept().await?;
+        let stream = local_socket::accept(&state.listener).await?;
         let admin = state.admin.clone();
         tokio::spawn(async move {
             // A client that goes away in the middle has nobody left to hear of it.

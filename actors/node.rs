@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod custody;
+mod departure;
 mod doors;
 mod drain;
 mod handover;
@@ -183,6 +184,11 @@ impl Node {
         self.services.orders.next().await
     }
 
+    /// Whether an administrator told this node to end. Of one that is closed it concerns whatever has its place.
+    pub fn was_told_to_end(&self) -> bool {
+        self.services.departure.was_told_to_end()
+    }
+
     /// Whether a fault asked for the end.
     pub fn failed(&self) -> bool {
         self.services.failed.load(Ordering::Acquire)
@@ -199,6 +205,8 @@ impl Node {
     async fn close(&self, deadline: Instant) {
         let services = &self.services;
         services.ready.store(false, Ordering::Release);
+        services.departure.close();
+        services.orders.close().await;
         if let Ok(queues) = services.queues() {
             queues.settle(deadline).await;
             posthouse_net::local_socket::unbind(&services.settings.node.data_dir);
