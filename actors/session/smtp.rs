@@ -18,7 +18,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
 use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
-use posthouse_mail::{ForwardPath, IngestId, Reply, ReversePath};
+use posthouse_mail::{AccountId, ForwardPath, IngestId, Reply, ReversePath};
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
 use posthouse_obs::emit;
 use posthouse_obs::event::session::{CommandRefused, MessageAbandoned, MessageBegun, SessionEnded};
@@ -151,6 +151,8 @@ pub struct SmtpSession<D> {
     client: IpAddr,
     /// No limit by address applies.
     exempt: bool,
+    /// The forward-path accepted last, where it is one account. Forgotten where the session moves: then it is asked again.
+    resolved: Option<(ForwardPath, AccountId)>,
     /// The end of data must be there by then.
     transaction_deadline: Option<Instant>,
     /// The client must say something by then; set while it is waited for.
@@ -212,6 +214,7 @@ impl<D: Desk> SmtpSession<D> {
             output: Vec::new(),
             client,
             exempt,
+            resolved: None,
             transaction_deadline: None,
             command_deadline: None,
             tls: None,
@@ -418,10 +421,14 @@ impl<D: Desk> SmtpSession<D> {
         Ok(message)
     }
 
-    async fn check_forward_path(&self, path: &ForwardPath) -> Result<(), Reply> {
+    async fn check_forward_path(&mut self, path: &ForwardPath) -> Result<(), Reply> {
         let size = self.dialogue.envelope().and_then(|envelope| envelope.declared_size);
         match self.dialogue.flavour() {
-            Flavour::Receive => receiving::check_forward_path(&self.services.desk, path, size).await,
+            Flavour::Receive => {
+                let account = receiving::check_forward_path(&self.services.desk, path, size).await?;
+                self.resolved = account.map(|account| (path.clone(), account));
+                Ok(())
+            }
             Flavour::Submit => submission::check_forward_path(&self.services.desk, path, size).await,
         }
     }
