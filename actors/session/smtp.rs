@@ -61,12 +61,12 @@ impl<D: Desk> SessionFactory for SmtpServices<D> {
 
     fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = SmtpSession::new(self.clone(), accepted);
-        Box::pin(async move { session::spawn(session, home).await.map(drop) })
+        session::spawn(session, home)
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = SmtpSession::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|home| Box::pin(async move { session::spawn(session, home).await.map(drop) })))
+        Ok(Resumed::new(|home| session::spawn(session, home)))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -388,7 +388,7 @@ impl<D: Desk> SmtpSession<D> {
                     self.step(|dialogue, policy| dialogue.on_credentials(checked, policy))
                 }
                 Effect::CheckReversePath(mail) => {
-                    let checked = Box::pin(self.begin_transaction(&mail.reverse_path)).await;
+                    let checked = self.begin_transaction(&mail.reverse_path).await;
                     self.step(|dialogue, policy| dialogue.on_reverse_path(checked, policy))
                 }
                 Effect::CheckForwardPath(path) => {
@@ -411,7 +411,7 @@ impl<D: Desk> SmtpSession<D> {
     /// MAIL: whether the sender may send now, and the id of what it sends.
     async fn begin_transaction(&mut self, path: &ReversePath) -> Result<IngestId, Reply> {
         if let (Some(login), Some(address)) = (self.dialogue.login(), path.address()) {
-            submission::check_sender(&self.services.desk, login, address).await?;
+            Box::pin(submission::check_sender(&self.services.desk, login, address)).await?;
         }
         self.services.desk.admit_message(self.client, self.dialogue.login())?;
         let message = clock::ingest_id(clock::now());
@@ -440,7 +440,7 @@ impl<D: Desk> SmtpSession<D> {
             let (protocol, client) = (self.services.protocol.as_str(), self.client);
             emit(CommandRefused { protocol, client, kind, reply: reply.to_wire().trim_end().to_owned() });
         }
-        self.output.extend_from_slice(reply.to_wire().as_bytes());
+        reply.put_on_wire(&mut self.output);
     }
 
     /// Sends what waits; false when the node called before all of it was out.

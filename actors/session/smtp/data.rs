@@ -78,7 +78,8 @@ impl<D: Desk> SmtpSession<D> {
             Some(login) => {
                 let sender =
                     submission::Submitter { desk, hostname, login, settings: &self.services.settings.submission };
-                sender.submit((envelope, origin), taken).await
+                // Boxed, like the spool's way: the other has no use for its room.
+                Box::pin(sender.submit((envelope, origin), taken)).await
             }
             None => receiving::receive(desk, hostname, (envelope, origin), taken, resolved).await,
         }

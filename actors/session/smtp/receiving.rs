@@ -86,7 +86,7 @@ async fn hand_on<D: Desk>(
     let id = vetted.received.envelope.id;
     let done = match only_account(desk, &vetted.received.envelope, resolved).await {
         Some((account, recipient)) => deliver(desk, account, recipient, &vetted, taken).await,
-        None => desk.spool(vetted, taken.staged).await,
+        None => Box::pin(desk.spool(vetted, taken.staged)).await,
     };
     match done {
         Ok(()) => (reply::message_accepted(id), "accepted"),
@@ -122,7 +122,8 @@ async fn only_account<D: Desk>(
     if let Some((path, account)) = resolved.filter(|(path, _)| path == recipient) {
         return Some((account, path));
     }
-    match desk.route(recipient, None).await {
+    // Boxed: this is the session that moved since RCPT.
+    match Box::pin(desk.route(recipient, None)).await {
         Ok(Route::Account(account)) => Some((account, recipient.clone())),
         _ => None,
     }
