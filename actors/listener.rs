@@ -283,7 +283,6 @@ mod tests {
     use super::fixture::Idle;
     use super::*;
     use crate::session::{self, Call, Session, Switch};
-    use futures_util::FutureExt as _;
     use posthouse_conf::{Limits, Submission};
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpStream;
@@ -327,7 +326,7 @@ mod tests {
 
         fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
             let greeter = Greeter { accepted, calls: self.calls.clone(), dies: self.dies };
-            async move { session::spawn(greeter, home).await.map(drop) }.boxed()
+            session::spawn(greeter, home)
         }
 
         fn resume(&self, _: Parked, _: &Admission) -> Result<Resumed, ResumeError> {

@@ -23,6 +23,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 
+use futures_util::future::BoxFuture;
 use posthouse_conf::Listen;
 use posthouse_net::LineStream;
 use posthouse_obs::emit;
@@ -209,15 +210,16 @@ pub trait Session: Send + 'static {
 }
 
 /// Starts the actor of a session at its listener.
-pub async fn spawn<S: Session + Sync>(session: S, home: Home) -> Result<ActorRef<SessionMsg>, SpawnErr> {
+pub fn spawn<S: Session + Sync>(session: S, home: Home) -> BoxFuture<'static, Result<(), SpawnErr>> {
     let (present, guest, supervisor) = (session.calls().present(), home.guest(), home.supervisor());
-    let stay = Stay { session, present, guest, home };
-    Ok(Actor::spawn_linked(None, SessionActor::<S>(PhantomData), stay, supervisor).await?.0)
+    let stay = Stay { session: Box::new(session), present, guest, home };
+    Box::pin(async move { Actor::spawn_linked(None, SessionActor::<S>(PhantomData), stay, supervisor).await.map(drop) })
 }
 
 /// A session and whatever counts it.
 struct Stay<S> {
-    session: S,
+    /// Boxed: on its way into the actor it passes through many futures.
+    session: Box<S>,
     present: Present,
     guest: Guest,
     home: Home,

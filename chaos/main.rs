@@ -17,6 +17,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// That of the program, so that what runs here costs what it costs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "posthouse-chaos", about = "Faults, workloads and load against Posthouse")]
 struct Arguments {
@@ -54,8 +58,11 @@ enum Command {
     /// The load of mail-bench that is killed at its end
     #[command(hide = true)]
     MailFill(bench::mail::FillArgs),
-    /// Messages per second over SMTP, beside Postfix with Dovecot
+    /// Messages per second over SMTP, beside Postfix with Dovecot and beside the store alone
     SmtpBench(bench::smtp::SmtpBenchArgs),
+    /// The store alone of smtp-bench
+    #[command(hide = true)]
+    SmtpStore(bench::smtp::store::SmtpStoreArgs),
     /// Memory of many idle sessions, awake and asleep, and how long they take to answer; beside Dovecot
     Idle(bench::idle::IdleArgs),
     /// Memory of the server under long bodies, idle and busy connections
@@ -83,6 +90,7 @@ fn main() -> ExitCode {
         Command::MailBench(arguments) => bench::mail::run(&arguments),
         Command::MailFill(arguments) => block_on(bench::mail::fill(&arguments)),
         Command::SmtpBench(arguments) => bench::smtp::run(&arguments),
+        Command::SmtpStore(arguments) => block_on(bench::smtp::store::serve(&arguments)),
         Command::Idle(arguments) => block_on(bench::idle::run(&arguments)),
         Command::Memory(arguments) => block_on(bench::memory::run(&arguments)),
         Command::TlsBench(arguments) => block_on(bench::tls::run(&arguments)),

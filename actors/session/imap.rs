@@ -29,7 +29,6 @@ mod update;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
 use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
@@ -61,12 +60,12 @@ impl<D: Desk> SessionFactory for ImapServices<D> {
 
     fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = ImapSession::new(self.clone(), accepted.transport, Some(accepted.guard));
-        async move { session::spawn(session, home).await.map(drop) }.boxed()
+        session::spawn(session, home)
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = ImapSession::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|home| async move { session::spawn(session, home).await.map(drop) }.boxed()))
+        Ok(Resumed::new(|home| session::spawn(session, home)))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {

@@ -15,7 +15,6 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
 use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
@@ -56,12 +55,12 @@ impl<M: Maildrops> SessionFactory for Pop3Services<M> {
 
     fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = Pop3Session::new(self.clone(), accepted);
-        async move { session::spawn(session, home).await.map(drop) }.boxed()
+        session::spawn(session, home)
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = Pop3Session::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|home| async move { session::spawn(session, home).await.map(drop) }.boxed()))
+        Ok(Resumed::new(|home| session::spawn(session, home)))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use posthouse_conf::Settings;
 use posthouse_filter::rate::{Admission, ConnectionGuard, Refusal};
-use posthouse_mail::{ForwardPath, IngestId, Reply, ReversePath};
+use posthouse_mail::{AccountId, ForwardPath, IngestId, Reply, ReversePath};
 use posthouse_net::{Error as NetError, LineStream, TlsAcceptor};
 use posthouse_obs::emit;
 use posthouse_obs::event::session::{CommandRefused, MessageAbandoned, MessageBegun, SessionEnded};
@@ -61,12 +61,12 @@ impl<D: Desk> SessionFactory for SmtpServices<D> {
 
     fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
         let session = SmtpSession::new(self.clone(), accepted);
-        Box::pin(async move { session::spawn(session, home).await.map(drop) })
+        session::spawn(session, home)
     }
 
     fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
         let session = SmtpSession::resume(self.clone(), parked, admission)?;
-        Ok(Resumed::new(|home| Box::pin(async move { session::spawn(session, home).await.map(drop) })))
+        Ok(Resumed::new(|home| session::spawn(session, home)))
     }
 
     fn refusal(&self, why: Refusal) -> Vec<u8> {
@@ -151,6 +151,8 @@ pub struct SmtpSession<D> {
     client: IpAddr,
     /// No limit by address applies.
     exempt: bool,
+    /// The forward-path accepted last, where it is one account. Forgotten where the session moves: then it is asked again.
+    resolved: Option<(ForwardPath, AccountId)>,
     /// The end of data must be there by then.
     transaction_deadline: Option<Instant>,
     /// The client must say something by then; set while it is waited for.
@@ -212,6 +214,7 @@ impl<D: Desk> SmtpSession<D> {
             output: Vec::new(),
             client,
             exempt,
+            resolved: None,
             transaction_deadline: None,
             command_deadline: None,
             tls: None,
@@ -385,7 +388,7 @@ impl<D: Desk> SmtpSession<D> {
                     self.step(|dialogue, policy| dialogue.on_credentials(checked, policy))
                 }
                 Effect::CheckReversePath(mail) => {
-                    let checked = Box::pin(self.begin_transaction(&mail.reverse_path)).await;
+                    let checked = self.begin_transaction(&mail.reverse_path).await;
                     self.step(|dialogue, policy| dialogue.on_reverse_path(checked, policy))
                 }
                 Effect::CheckForwardPath(path) => {
@@ -408,7 +411,7 @@ impl<D: Desk> SmtpSession<D> {
     /// MAIL: whether the sender may send now, and the id of what it sends.
     async fn begin_transaction(&mut self, path: &ReversePath) -> Result<IngestId, Reply> {
         if let (Some(login), Some(address)) = (self.dialogue.login(), path.address()) {
-            submission::check_sender(&self.services.desk, login, address).await?;
+            Box::pin(submission::check_sender(&self.services.desk, login, address)).await?;
         }
         self.services.desk.admit_message(self.client, self.dialogue.login())?;
         let message = clock::ingest_id(clock::now());
@@ -418,10 +421,14 @@ impl<D: Desk> SmtpSession<D> {
         Ok(message)
     }
 
-    async fn check_forward_path(&self, path: &ForwardPath) -> Result<(), Reply> {
+    async fn check_forward_path(&mut self, path: &ForwardPath) -> Result<(), Reply> {
         let size = self.dialogue.envelope().and_then(|envelope| envelope.declared_size);
         match self.dialogue.flavour() {
-            Flavour::Receive => receiving::check_forward_path(&self.services.desk, path, size).await,
+            Flavour::Receive => {
+                let account = receiving::check_forward_path(&self.services.desk, path, size).await?;
+                self.resolved = account.map(|account| (path.clone(), account));
+                Ok(())
+            }
             Flavour::Submit => submission::check_forward_path(&self.services.desk, path, size).await,
         }
     }
@@ -433,7 +440,7 @@ impl<D: Desk> SmtpSession<D> {
             let (protocol, client) = (self.services.protocol.as_str(), self.client);
             emit(CommandRefused { protocol, client, kind, reply: reply.to_wire().trim_end().to_owned() });
         }
-        self.output.extend_from_slice(reply.to_wire().as_bytes());
+        reply.put_on_wire(&mut self.output);
     }
 
     /// Sends what waits; false when the node called before all of it was out.

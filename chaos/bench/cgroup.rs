@@ -24,6 +24,13 @@ impl CpuGroup {
 
     /// Starts a command inside the group; where its standard error goes, no command can be asked.
     pub fn spawn(&self, command: &mut Command, errors: Stdio) -> anyhow::Result<Child> {
+        let mut shell = self.inside(command);
+        shell.stdin(Stdio::null()).stderr(errors);
+        shell.spawn().with_context(|| format!("{:?}", command.get_program()))
+    }
+
+    /// The command as it starts inside the group.
+    pub fn inside(&self, command: &Command) -> Command {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg("echo $$ > \"$0\"/cgroup.procs && exec \"$@\"").arg(&self.dir);
         shell.arg(command.get_program()).args(command.get_args());
@@ -36,8 +43,7 @@ impl CpuGroup {
         if let Some(dir) = command.get_current_dir() {
             shell.current_dir(dir);
         }
-        shell.stdin(Stdio::null()).stderr(errors);
-        shell.spawn().with_context(|| format!("{:?}", command.get_program()))
+        shell
     }
 
     /// CPU time used so far by everything in the group.

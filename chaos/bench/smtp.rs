@@ -1,4 +1,8 @@
-//! Mail in, over SMTP, from Postfix's own load generator: Posthouse beside Postfix with Dovecot, in one run.
+//! Mail in, over SMTP, from Postfix's own load generator: Posthouse beside Postfix with Dovecot, and beside its own store
+//! without a server around it, taking turns in one run.
+
+mod quotients;
+pub mod store;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,6 +16,8 @@ use clap::Args;
 
 use super::cgroup::CpuGroup;
 use super::postfix::{self, Postfix, wait_for_port};
+use quotients::Quotients;
+use store::StoreAlone;
 
 #[derive(Args)]
 pub struct SmtpBenchArgs {
@@ -33,7 +39,7 @@ pub struct SmtpBenchArgs {
     /// Keep connections for many messages.
     #[arg(long)]
     keep: bool,
-    /// Only Posthouse.
+    /// Only Posthouse, beside nothing.
     #[arg(long)]
     alone: bool,
     /// Added to Posthouse's ports.
@@ -42,6 +48,7 @@ pub struct SmtpBenchArgs {
 }
 
 /// One run's figures.
+#[derive(Clone, Copy)]
 struct Figures {
     accepted_per_second: f64,
     delivered_per_second: f64,
@@ -54,29 +61,51 @@ pub fn run(arguments: &SmtpBenchArgs) -> anyhow::Result<()> {
     let peer_dir = lab.path().join("peer");
     std::fs::create_dir(&peer_dir)?;
     std::fs::set_permissions(lab.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let peer = if arguments.alone { None } else { Some(Postfix::start(&peer_dir)?) };
+    let mut beside = match arguments.alone {
+        true => None,
+        false => Some((Postfix::start(&peer_dir)?, StoreAlone::start(&lab.path().join("store"), arguments.size)?)),
+    };
     println!("server     sessions  accepted/s  delivered/s  cpu ms/msg");
+    let mut quotients = Vec::new();
     for sessions in &arguments.sessions {
+        let mut of_sessions = Quotients::new(*sessions);
         for _ in 0..arguments.repeat {
-            if let Some(peer) = &peer {
-                let load = load(arguments, *sessions, postfix::RECIPIENT, postfix::ADDRESS);
-                print("postfix", *sessions, &measure(arguments, &peer.group, load, || Ok(peer.delivered()))?);
-            }
-            let load = load(arguments, *sessions, "alice@demo.test", &server.smtp());
-            print("posthouse", *sessions, &measure(arguments, &server.group, load, || server.delivered())?);
+            let ours = smtp_source(arguments, *sessions, "alice@demo.test", &server.smtp());
+            let Some((peer, store)) = &mut beside else {
+                print("posthouse", *sessions, &measure(arguments, &server.group, ours, || server.delivered())?);
+                continue;
+            };
+            let theirs = smtp_source(arguments, *sessions, postfix::RECIPIENT, postfix::ADDRESS);
+            let theirs = measure(arguments, &peer.group, theirs, || Ok(peer.delivered()))?;
+            print("postfix", *sessions, &theirs);
+            let ours = measure(arguments, &server.group, ours, || server.delivered())?;
+            print("posthouse", *sessions, &ours);
+            let alone = measure_store(arguments, store, *sessions)?;
+            print("store", *sessions, &alone);
+            of_sessions.add(&ours, &theirs, &alone);
         }
+        quotients.push(of_sessions);
+    }
+    if !arguments.alone {
+        Quotients::print(&mut quotients);
     }
     Ok(())
 }
 
 fn print(server: &str, sessions: u32, figures: &Figures) {
     println!(
-        "{server:<10} {sessions:>8}  {:>10.0}  {:>11.0}  {:>10.2}",
+        "{server:<10} {sessions:>8}  {:>10.0}  {:>11.0}  {:>10.3}",
         figures.accepted_per_second, figures.delivered_per_second, figures.cpu_ms_per_message
     );
 }
 
-fn load(arguments: &SmtpBenchArgs, sessions: u32, recipient: &str, address: &str) -> Command {
+/// Sends the messages of one run.
+fn smtp_source(
+    arguments: &SmtpBenchArgs,
+    sessions: u32,
+    recipient: &str,
+    address: &str,
+) -> impl FnOnce() -> anyhow::Result<()> + use<> {
     let mut command = Command::new("smtp-source");
     let number = |n: u32| n.to_string();
     command.args(["-s", &number(sessions), "-m", &number(arguments.messages), "-l", &number(arguments.size)]);
@@ -85,33 +114,49 @@ fn load(arguments: &SmtpBenchArgs, sessions: u32, recipient: &str, address: &str
         command.arg("-d");
     }
     command.arg(format!("inet:{address}"));
-    command
+    move || {
+        let done = command.status().context("smtp-source (package postfix)")?;
+        ensure!(done.success(), "smtp-source failed");
+        Ok(())
+    }
+}
+
+/// The store answers only for what is durable, so that accepted is delivered.
+fn measure_store(arguments: &SmtpBenchArgs, store: &mut StoreAlone, sessions: u32) -> anyhow::Result<Figures> {
+    store.prepare(arguments.messages)?;
+    let (cpu, start) = (store.group.used()?, Instant::now());
+    store.deliver(sessions)?;
+    Ok(Figures::new(arguments.messages, start.elapsed(), start.elapsed(), store.group.used()?.saturating_sub(cpu)))
 }
 
 /// Runs a load and waits until every message of it has arrived.
 fn measure(
     arguments: &SmtpBenchArgs,
     group: &CpuGroup,
-    mut load: Command,
+    load: impl FnOnce() -> anyhow::Result<()>,
     delivered: impl Fn() -> anyhow::Result<usize>,
 ) -> anyhow::Result<Figures> {
     let goal = delivered()? + usize::try_from(arguments.messages)?;
     let (cpu, start) = (group.used()?, Instant::now());
-    let done = load.status().context("smtp-source (package postfix)")?;
-    ensure!(done.success(), "smtp-source failed");
+    load()?;
     let accepted = start.elapsed();
     let until = Instant::now() + Duration::from_secs(120);
     while delivered()? < goal {
         ensure!(Instant::now() < until, "{} of {goal} messages arrived", delivered()?);
         std::thread::sleep(Duration::from_millis(10));
     }
-    let (whole, cpu) = (start.elapsed(), group.used()?.saturating_sub(cpu));
-    let count = f64::from(arguments.messages);
-    Ok(Figures {
-        accepted_per_second: count / accepted.as_secs_f64(),
-        delivered_per_second: count / whole.as_secs_f64(),
-        cpu_ms_per_message: cpu.as_secs_f64() * 1000.0 / count,
-    })
+    Ok(Figures::new(arguments.messages, accepted, start.elapsed(), group.used()?.saturating_sub(cpu)))
+}
+
+impl Figures {
+    fn new(messages: u32, accepted: Duration, delivered: Duration, cpu: Duration) -> Self {
+        let count = f64::from(messages);
+        Self {
+            accepted_per_second: count / accepted.as_secs_f64(),
+            delivered_per_second: count / delivered.as_secs_f64(),
+            cpu_ms_per_message: cpu.as_secs_f64() * 1000.0 / count,
+        }
+    }
 }
 
 /// A demo server of the built program; killed when dropped.

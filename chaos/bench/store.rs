@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use posthouse_mail::structure::MessageStructure;
 use posthouse_mail::{AccountId, FlagSet, MailboxId};
 use posthouse_storage::message::{Append, AppendBody, QuotaRule, Target};
@@ -14,6 +15,7 @@ use posthouse_storage::{Store, message};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::scenario::store_load::{make_accounts, now, request_id, stage, writer};
 use crate::workload;
@@ -147,6 +149,41 @@ fn maildir(dir: &Path, callers: usize, arguments: &Args) -> anyhow::Result<Vec<D
     })
 }
 
+/// A delivery, and whom to tell that it is durable.
+type Delivery = (Append, oneshot::Sender<()>);
+
+/// The one writer of an account, as a mailbox actor is it: one transaction at a time, into which goes what waits. It ends with
+/// the last sender.
+pub(super) fn one_writer(
+    store: &Store,
+    account: AccountId,
+    merge_max: usize,
+) -> (mpsc::Sender<Delivery>, JoinHandle<anyhow::Result<()>>) {
+    let (sender, mut inbox_queue) = mpsc::channel::<Delivery>(INBOX);
+    let store = store.clone();
+    let owner = tokio::spawn(async move {
+        let mut waiting = Vec::new();
+        while inbox_queue.recv_many(&mut waiting, merge_max).await > 0 {
+            let (batch, answers): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
+            for stored in message::append(&store, &writer(&store, account), &batch).await? {
+                stored?;
+            }
+            for answer in answers {
+                let _ = answer.send(());
+            }
+        }
+        Ok(())
+    });
+    (sender, owner)
+}
+
+/// Hands a delivery to the writer and waits until it is durable.
+pub(super) async fn deliver(writer: &mpsc::Sender<Delivery>, append: Append) -> anyhow::Result<()> {
+    let (answer, done) = oneshot::channel();
+    writer.send((append, answer)).await.ok().context("the writer is gone")?;
+    done.await.context("the writer is gone")
+}
+
 impl Bench {
     async fn open(dir: &Path, arguments: &Args) -> anyhow::Result<Self> {
         let settings = posthouse_conf::Storage::default();
@@ -195,31 +232,19 @@ impl Bench {
 
     /// Every caller delivers into one account, whose one writer merges what waits.
     async fn hot(&'static self, callers: usize) -> Vec<Duration> {
-        let (sender, mut inbox_queue) = mpsc::channel::<(Append, oneshot::Sender<()>)>(INBOX);
         let (account, inbox) = self.inboxes[0];
-        let owner = tokio::spawn(async move {
-            let mut waiting = Vec::new();
-            while inbox_queue.recv_many(&mut waiting, self.merge_max).await > 0 {
-                let (batch, answers): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
-                message::append(&self.store, &writer(&self.store, account), &batch).await.expect("a bench has room");
-                for answer in answers {
-                    let _ = answer.send(());
-                }
-            }
-        });
+        let (sender, owner) = one_writer(&self.store, account, self.merge_max);
         let times = self
             .drive(callers, move |_, random| {
                 let mut random = StdRng::from_rng(random);
                 let sender = sender.clone();
                 async move {
                     let append = self.next(inbox, &mut random).await;
-                    let (answer, done) = oneshot::channel();
-                    sender.send((append, answer)).await.expect("the owner lives");
-                    done.await.expect("the owner lives");
+                    deliver(&sender, append).await.expect("the owner lives");
                 }
             })
             .await;
-        owner.await.expect("the owner lives");
+        owner.await.expect("the owner lives").expect("a bench has room");
         times
     }
 

@@ -1,6 +1,6 @@
 //! SMTP replies (RFC 5321 §4.2): every one that we send is made here, so that no two places word one refusal in two ways.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use crate::status::EnhancedStatus;
 
@@ -37,7 +37,13 @@ impl Reply {
 
     /// The bytes on the wire, the last line with a space after the code (RFC 5321 §4.2.1).
     pub fn to_wire(&self) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
+        self.put_on_wire(&mut out);
+        String::from_utf8(out).expect("text, of which only whole characters were replaced")
+    }
+
+    /// Puts these bytes behind others.
+    pub fn put_on_wire(&self, out: &mut Vec<u8>) {
         for (i, line) in self.lines.iter().enumerate() {
             let separator = if i + 1 == self.lines.len() { ' ' } else { '-' };
             let _ = write!(out, "{}{separator}", self.code);
@@ -45,10 +51,11 @@ impl Reply {
                 let _ = write!(out, "{status} ");
             }
             // A reply line is text: whatever came from elsewhere must not end it early.
-            out.extend(line.chars().map(|c| if c == '\r' || c == '\n' || c == '\0' { ' ' } else { c }));
-            out.push_str("\r\n");
+            let start = out.len();
+            out.extend_from_slice(line.as_bytes());
+            out[start..].iter_mut().filter(|octet| matches!(octet, b'\r' | b'\n' | 0)).for_each(|octet| *octet = b' ');
+            out.extend_from_slice(b"\r\n");
         }
-        out
     }
 }
 

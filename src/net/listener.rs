@@ -65,7 +65,9 @@ impl Listener {
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    if let Ok(transport) = Transport::accepted(stream, peer) {
+                    // Only a listener on every address leaves open which one a client came to.
+                    let local = Some(self.address).filter(|address| !address.ip().is_unspecified());
+                    if let Ok(transport) = Transport::accepted(stream, peer, local) {
                         return transport;
                     }
                 }

@@ -43,9 +43,10 @@ impl Transport {
         Ok(Self { peer, local, stream: Stream::Plain(stream) })
     }
 
-    /// A connection just accepted from `peer`. Nagle's algorithm is off already: the listener's sockets inherit that.
-    pub(crate) fn accepted(stream: TcpStream, peer: SocketAddr) -> Result<Self, Error> {
-        let local = stream.local_addr().map_err(of_stream)?;
+    /// A connection just accepted from `peer` at `local`, if that is known. Nagle's algorithm is off already: the listener's
+    /// sockets inherit that.
+    pub(crate) fn accepted(stream: TcpStream, peer: SocketAddr, local: Option<SocketAddr>) -> Result<Self, Error> {
+        let local = local.map_or_else(|| stream.local_addr(), Ok).map_err(of_stream)?;
         Ok(Self { peer, local, stream: Stream::Plain(stream) })
     }
 

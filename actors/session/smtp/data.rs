@@ -63,7 +63,8 @@ impl<D: Desk> SmtpSession<D> {
     }
 
     /// The message is whole: takes responsibility for it or refuses it. The 250 means that it is durable.
-    async fn accept(&self, envelope: Envelope, taken: Taken) -> (Reply, &'static str) {
+    async fn accept(&mut self, envelope: Envelope, taken: Taken) -> (Reply, &'static str) {
+        let resolved = self.resolved.take();
         let login = self.dialogue.login();
         let origin = Origin {
             client_ip: self.client,
@@ -77,9 +78,10 @@ impl<D: Desk> SmtpSession<D> {
             Some(login) => {
                 let sender =
                     submission::Submitter { desk, hostname, login, settings: &self.services.settings.submission };
-                sender.submit((envelope, origin), taken).await
+                // Boxed, like the spool's way: the other has no use for its room.
+                Box::pin(sender.submit((envelope, origin), taken)).await
             }
-            None => receiving::receive(desk, hostname, (envelope, origin), taken).await,
+            None => receiving::receive(desk, hostname, (envelope, origin), taken, resolved).await,
         }
     }
 

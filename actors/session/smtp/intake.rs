@@ -50,7 +50,8 @@ pub(super) struct Intake {
     receiver: DataReceiver,
     /// One block of the message; its memory is used again.
     block: Vec<u8>,
-    stage: Option<Stage>,
+    /// Boxed, as it goes from one future to the next.
+    stage: Option<Box<Stage>>,
     /// Why the message can't be taken although its data is well.
     refusal: Option<Reply>,
 }
@@ -79,7 +80,7 @@ impl Intake {
             Purpose::Spool => (None, passing()),
             Purpose::Submit(completion) => (builder(), Header::Collecting(HeaderCollector::default(), completion)),
         };
-        let stage = Some(Stage { writer, structure, header });
+        let stage = Some(Box::new(Stage { writer, structure, header }));
         Self { receiver: DataReceiver::new(limits), block: Vec::new(), stage, refusal: None }
     }
 
@@ -144,7 +145,7 @@ impl Stage {
         self.writer.write(block).await.map_err(|_| reply::storage_unavailable())
     }
 
-    async fn finish(mut self) -> Result<Taken, Reply> {
+    async fn finish(mut self: Box<Self>) -> Result<Taken, Reply> {
         let header = std::mem::replace(&mut self.header, Header::Completed(Authors::default()));
         let (rest, authors) = match header {
             Header::Passing(disarmer, mut rest) => {

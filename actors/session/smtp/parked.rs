@@ -188,6 +188,7 @@ impl<D: Desk> SmtpSession<D> {
             output,
             client,
             exempt: admission.is_exempt(client),
+            resolved: None,
             transaction_deadline: transaction_left.map(|left| until(left, slept)),
             command_deadline: command_left.map(|left| until(left, slept)),
             tls: tls_text,

@@ -17,11 +17,16 @@ use crate::session::smtp::intake::Taken;
 /// A reply to the end of data, and its word in the metrics.
 pub(in crate::session) type Answer = (Reply, &'static str);
 
-/// RCPT: RFC 5321 §3.6.2, §7.9: we relay for nobody.
-pub(super) async fn check_forward_path<D: Desk>(desk: &D, path: &ForwardPath, size: Option<u64>) -> Result<(), Reply> {
+/// RCPT: RFC 5321 §3.6.2, §7.9: we relay for nobody. Returns the account, where the path is just one.
+pub(super) async fn check_forward_path<D: Desk>(
+    desk: &D,
+    path: &ForwardPath,
+    size: Option<u64>,
+) -> Result<Option<AccountId>, Reply> {
     match desk.route(path, size).await? {
         Route::NotLocal => Err(reply::relaying_denied()),
-        Route::Account(_) | Route::Several => Ok(()),
+        Route::Account(account) => Ok(Some(account)),
+        Route::Several => Ok(None),
     }
 }
 
@@ -38,12 +43,13 @@ pub(super) async fn verify<D: Desk>(desk: &D, name: &str) -> Reply {
     }
 }
 
-/// The message is whole: asks the filter and does what it says.
+/// The message is whole: asks the filter and does what it says. `resolved` is what RCPT found out.
 pub(super) async fn receive<D: Desk>(
     desk: &D,
     hostname: &str,
     (envelope, origin): (Envelope, Origin),
     taken: Taken,
+    resolved: Option<(ForwardPath, AccountId)>,
 ) -> Answer {
     let received_at = clock::now();
     let received = Received {
@@ -66,16 +72,21 @@ pub(super) async fn receive<D: Desk>(
         Action::Reject => refused(vetted.verdict.reply.unwrap_or_else(reply::policy_refusal)),
         Action::Defer => refused(vetted.verdict.reply.unwrap_or_else(reply::try_again_later)),
         Action::Discard => (reply::message_accepted(vetted.received.envelope.id), "discarded"),
-        Action::Accept | Action::Junk | Action::Quarantine => hand_on(desk, vetted, taken).await,
+        Action::Accept | Action::Junk | Action::Quarantine => hand_on(desk, vetted, taken, resolved).await,
     }
 }
 
 /// The fast path, or the spool. Either returns after the commit that the 250 stands for.
-async fn hand_on<D: Desk>(desk: &D, vetted: VettedMessage, taken: Taken) -> Answer {
+async fn hand_on<D: Desk>(
+    desk: &D,
+    vetted: VettedMessage,
+    taken: Taken,
+    resolved: Option<(ForwardPath, AccountId)>,
+) -> Answer {
     let id = vetted.received.envelope.id;
-    let done = match only_account(desk, &vetted.received.envelope).await {
+    let done = match only_account(desk, &vetted.received.envelope, resolved).await {
         Some((account, recipient)) => deliver(desk, account, recipient, &vetted, taken).await,
-        None => desk.spool(vetted, taken.staged).await,
+        None => Box::pin(desk.spool(vetted, taken.staged)).await,
     };
     match done {
         Ok(()) => (reply::message_accepted(id), "accepted"),
@@ -98,13 +109,21 @@ async fn deliver<D: Desk>(
 }
 
 /// The account, where the one recipient is just one. What can't be found out now the spool finds out later.
-async fn only_account<D: Desk>(desk: &D, envelope: &Envelope) -> Option<(AccountId, ForwardPath)> {
+async fn only_account<D: Desk>(
+    desk: &D,
+    envelope: &Envelope,
+    resolved: Option<(ForwardPath, AccountId)>,
+) -> Option<(AccountId, ForwardPath)> {
     let recipient = only_recipient(envelope)?;
     if envelope.recipients.iter().any(|recipient| recipient.notify.success) {
         // RFC 3461 §4.1: a report of success is due, which the spool writes.
         return None;
     }
-    match desk.route(recipient, None).await {
+    if let Some((path, account)) = resolved.filter(|(path, _)| path == recipient) {
+        return Some((account, path));
+    }
+    // Boxed: this is the session that moved since RCPT.
+    match Box::pin(desk.route(recipient, None)).await {
         Ok(Route::Account(account)) => Some((account, recipient.clone())),
         _ => None,
     }

@@ -11,7 +11,7 @@ use posthouse_storage::message::Target;
 use crate::session::smtp::SmtpSession;
 use crate::session::smtp::node_desk::NodeDesk;
 use crate::session::{Protocol, Session};
-use fixture::{ALICE, Fixture, LOGIN};
+use fixture::{ALICE, BOB, Fixture, LOGIN};
 
 const HELLO: [(&str, &str); 3] =
     [("EHLO c.test", "250"), ("MAIL FROM:<s@far.test>", "250 2.1.0"), ("RCPT TO:<alice@x.test>", "250 2.1.5")];

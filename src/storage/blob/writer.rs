@@ -29,8 +29,9 @@ pub struct BodyWriter {
     blobs: Arc<Blobs>,
     stage: Stage,
     size: u64,
-    /// Absent after an error: then the body is lost.
-    work: Option<Work>,
+    /// Absent after an error: then the body is lost. Boxed: the state of the hash is two kilobytes, and every future that the
+    /// writer passes through would hold them again.
+    work: Option<Box<Work>>,
 }
 
 /// What travels to the blocking pool and back.
@@ -75,7 +76,8 @@ impl BodyWriter {
         };
         // Without randomness there is no key, and no body: the first write says so.
         let key = DataKey::random().ok();
-        let work = key.map(|key| Work { stage: stage.id, key, hasher, buffer: Vec::new(), output, next_index: 0 });
+        let work =
+            key.map(|key| Box::new(Work { stage: stage.id, key, hasher, buffer: Vec::new(), output, next_index: 0 }));
         Self { blobs, stage, size: 0, work }
     }
 
@@ -127,7 +129,7 @@ impl BodyWriter {
     }
 
     /// Packs the buffered frame. The work is out of `self` until the caller brings it back: an error loses the body.
-    async fn take_frame(&mut self) -> Result<Work, Error> {
+    async fn take_frame(&mut self) -> Result<Box<Work>, Error> {
         let mut work = self.work.take().ok_or_else(lost)?;
         self.blobs.blocking(move || work.put_frame().map(|()| work)).await
     }
@@ -159,17 +161,18 @@ impl Work {
     }
 
     /// Packs a body of one frame.
-    fn pack(mut self, inline_max: usize) -> Result<(Packed, Content), Error> {
+    fn pack(mut self: Box<Self>, inline_max: usize) -> Result<(Packed, Content), Error> {
         self.hasher.update(&self.buffer);
         let blob = self.blob();
-        let content = Bytes::from(self.buffer);
-        let frame = frame::encode(&content, FrameId { stage: self.stage, index: 0 }, &self.key)?;
-        let content = match self.output {
+        let Self { stage, key, buffer, output, .. } = *self;
+        let content = Bytes::from(buffer);
+        let frame = frame::encode(&content, FrameId { stage, index: 0 }, &key)?;
+        let content = match output {
             _ if content.len() <= inline_max => Content::Inline { content, frame },
             Output::Segments { segments, .. } => Content::Frame { content, frame, slot: OnceLock::new(), segments },
             Output::Rows { .. } => Content::Chunk { content, frame },
         };
-        Ok((Packed { blob, key: self.key }, content))
+        Ok((Packed { blob, key }, content))
     }
 
     /// Packs one frame of a longer body. Blocks.
@@ -188,7 +191,7 @@ impl Work {
     }
 
     /// Commits the frames that become rows once they are more than so many octets.
-    async fn hand_over(mut self, stage: Stage, octets_max: usize) -> Result<Self, Error> {
+    async fn hand_over(mut self: Box<Self>, stage: Stage, octets_max: usize) -> Result<Box<Self>, Error> {
         if let Output::Rows { rows, pending, written } = &mut self.output
             && pending.iter().map(Bytes::len).sum::<usize>() > octets_max
         {

@@ -27,7 +27,7 @@ use crate::session::smtp::{SmtpServices, SmtpSession};
 use crate::session::{Call, Parked, Protocol, Session, Switch};
 
 pub const ALICE: AccountId = AccountId::new(1);
-const BOB: AccountId = AccountId::new(2);
+pub const BOB: AccountId = AccountId::new(2);
 pub const LOGIN: (&str, &str) = ("AUTH PLAIN AGFsaWNlAGRlbW8=", "235 2.7.0");
 const SOON: Duration = Duration::from_secs(20);
 
@@ -42,6 +42,7 @@ struct Seen {
     verdict: Verdict,
     storing_fails: bool,
     messages_refused: bool,
+    routes_asked: usize,
     delivered: Vec<(AccountId, Append)>,
     spooled: Vec<(VettedMessage, StagedBody)>,
     submitted: Vec<(SignedMessage, StagedBody)>,
@@ -76,6 +77,10 @@ impl FakeDesk {
         self.seen().submitted.clone()
     }
 
+    pub fn routes_asked(&self) -> usize {
+        self.seen().routes_asked
+    }
+
     fn stored(&self) -> Result<(), Reply> {
         if self.seen().storing_fails { Err(reply::local_error()) } else { Ok(()) }
     }
@@ -101,6 +106,7 @@ impl Desk for FakeDesk {
     }
 
     async fn route(&self, path: &ForwardPath, size: Option<u64>) -> Result<Route, Reply> {
+        self.seen().routes_asked += 1;
         let Some(address) = path.address() else {
             return Ok(Route::Account(ALICE));
         };
@@ -188,6 +194,7 @@ impl Fixture {
         let seen = Seen {
             verdict: Verdict::accept(),
             storing_fails: false,
+            routes_asked: 0,
             messages_refused: false,
             delivered: Vec::new(),
             spooled: Vec::new(),

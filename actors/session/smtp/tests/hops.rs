@@ -54,6 +54,33 @@ fn told(heard: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_recipient_is_looked_up_once_and_by_the_next_process_again() {
+    for (hops, asked) in [(false, 1), (true, 2)] {
+        let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
+        fixture.greet().await;
+        fixture.check(&HELLO).await;
+        if hops {
+            fixture.hop().await;
+        }
+        fixture.check(&[("DATA", "354"), ("\r\nhi\r\n.", "250")]).await;
+        assert_eq!((fixture.desk.delivered()[0].0, fixture.desk.routes_asked()), (ALICE, asked));
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_counts_for_its_own_transaction_only() {
+    let mut fixture = Fixture::new(Protocol::Smtp, |_| {}).await;
+    fixture.greet().await;
+    fixture.check(&HELLO).await;
+    fixture.check(&[("RSET", "250"), HELLO[1], ("RCPT TO:<bob@x.test>", "250")]).await;
+    fixture.check(&[("RCPT TO:<nobody@x.test>", "550"), ("DATA", "354"), ("\r\nhi\r\n.", "250")]).await;
+    fixture.check(&[HELLO[1], HELLO[2], ("RCPT TO:<bob@x.test>", "250"), ("DATA", "354")]).await;
+    fixture.check(&[("\r\nhi\r\n.", "250")]).await;
+    let delivered: Vec<_> = fixture.desk.delivered().iter().map(|(account, _)| *account).collect();
+    assert_eq!((delivered, fixture.desk.spooled().len()), (vec![BOB], 1));
+}
+
+#[tokio::test]
 async fn a_login_and_its_tls_go_along() {
     let mut fixture = Fixture::new(Protocol::Submissions, |_| {}).await;
     fixture.hop().await;
