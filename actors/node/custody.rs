@@ -313,7 +313,7 @@ pub fn settings_before() -> Option<Settings> {
 
 impl Carried {
     /// What is to be told when everything lies with the custodian.
-    fn new(view: UpgradeView, settings: &Settings, stop: bool) -> Self {
+    fn new(view: UpgradeView, stop: bool, settings: &Settings) -> Self {
         // The environment has no room for lists of any length. Without it the way back goes by the file.
         let fits = serde_json::to_string(settings).is_ok_and(|text| text.len() <= SETTINGS_MAX);
         Self {
@@ -322,9 +322,9 @@ impl Carried {
             handed_on: SystemTime::now(),
             overrides: overrides(),
             failure: None,
-            settings: fits.then(|| settings.clone()),
             stop,
             loss: None,
+            settings: fits.then(|| settings.clone()),
         }
     }
 
@@ -454,7 +454,7 @@ impl Node {
         view: UpgradeView,
         stop: bool,
     ) -> Result<(String, Remains), String> {
-        let carried = Carried::new(view, settings, stop);
+        let carried = Carried::new(view, stop, settings);
         let reason = match program.map_or_else(own_program, |path| Ok(path.to_owned())) {
             Ok(program) => carried.become_program(&program, &settings.node.data_dir),
             Err(error) => format!("this program is not known by its path: {error}"),
@@ -492,7 +492,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.listen.imap = vec!["[::1]:143".parse().expect("an address")];
         settings.storage.key_file = PathBuf::from("/etc/posthouse/storage.keys");
-        let carried = Carried::new(UpgradeView::default(), &settings, false);
+        let carried = Carried::new(UpgradeView::default(), false, &settings);
         let text = serde_json::to_string(&carried).expect("figures are JSON");
         let read: Carried = serde_json::from_str(&text).expect("JSON");
         assert_eq!(read.settings, Some(settings));
@@ -502,13 +502,13 @@ mod tests {
     fn settings_that_are_too_long_for_the_environment_stay_behind() {
         let mut settings = Settings::default();
         settings.filter.deny = vec!["someone@example.org".to_owned(); 10_000];
-        assert_eq!(Carried::new(UpgradeView::default(), &settings, false).settings, None);
+        assert_eq!(Carried::new(UpgradeView::default(), false, &settings).settings, None);
     }
 
     #[test]
     fn what_the_program_before_told_is_read() {
-        let carried = Carried::new(UpgradeView::default(), &Settings::default(), true);
-        let now = serde_json::to_value(carried).expect("figures are JSON");
+        let now = serde_json::to_value(Carried::new(UpgradeView::default(), true, &Settings::default()))
+            .expect("figures are JSON");
         let mut before = now.clone();
         before.as_object_mut().expect("an object").remove("stop");
         let read = |value| serde_json::from_value::<Carried>(value).expect("a form that is read").stop();

@@ -131,7 +131,7 @@ async fn ask_again(node: &Node, socket: &Path, arrived: &mut Arrived) -> Result<
     receive(node, &mut taker, arrived).await
 }
 
-/// The process before, its listeners, and the store, which is free. The luggage goes beside it as soon as it is here.
+/// The process before, its listeners, and the store, which is free; the luggage is told as soon as it is here.
 struct Reached {
     taker: Taker,
     doors: Vec<Door>,

@@ -305,9 +305,14 @@ os.execv(sys.argv[1], sys.argv[1:])' {} "$@""#,
 #[test]
 fn a_new_program_whose_custodian_is_gone_serves_and_the_command_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
-    let kills =
-        r#"[ -n "$POSTHOUSE_KEEP" ] || { read -r custodian < /proc/$$/task/$$/children; kill -9 "$custodian"; }"#;
-    let program = wrapper(folder.path(), kills);
+    // A shell might wait for the custodian itself.
+    let kills = format!(
+        r#"[ -n "$POSTHOUSE_KEEP" ] || exec python3 -c 'import os, signal, sys
+for child in open("/proc/self/task/%d/children" % os.getpid()).read().split(): os.kill(int(child), signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])' {} "$@""#,
+        env!("CARGO_BIN_EXE_posthouse")
+    );
+    let program = wrapper(folder.path(), &kills);
     let demo = Demo::start();
     let mut imap = Imap::login(&demo, ALICE, "demo");
     let mut upgrade = demo.begin_command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
