@@ -226,10 +226,15 @@ async fn accept_until_the_end(arguments: ListenerArguments, supervisor: ActorCel
     loop {
         tokio::select! {
             biased;
-            () = calls.ended() => return,
+            () = calls.ended() => break,
             Some(session) = arrivals.recv() => go_on(&arguments, session, &home).await,
             transport = arguments.socket.accept() => admit(&arguments, transport, &home).await,
         }
+    }
+    // Whoever has come from another process and has not begun leaves as all the others do.
+    arrivals.close();
+    while let Some(session) = arrivals.recv().await {
+        go_on(&arguments, session, &home).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where sessions of another process come in: each protocol's factory and the way to its listener.
 //!
-//! A session that arrives becomes a child of the listener that would have accepted it, and counts where it would count.
+//! A session that arrives becomes a child of the listener that would have accepted it, and counts where it would count: also
+//! while it waits for that listener, which starts whoever waits before it ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use posthouse_filter::rate::Admission;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::listener::SessionFactory;
-use crate::session::{Parked, Protocol, ResumeError, Resumed};
+use crate::session::{Calls, Parked, Protocol, ResumeError, Resumed};
 
 #[derive(Default)]
 pub(crate) struct Arrivals {
@@ -19,6 +20,7 @@ pub(crate) struct Arrivals {
 struct Way {
     factory: Arc<dyn SessionFactory>,
     sender: UnboundedSender<Resumed>,
+    calls: Calls,
 }
 
 /// A session that was checked and has not begun. Dropped, it leaves its connection as it is.
@@ -29,9 +31,9 @@ pub(super) struct Arrival {
 
 impl Arrivals {
     /// Opens a way to a listener.
-    pub(super) fn open(&self, factory: Arc<dyn SessionFactory>) -> UnboundedReceiver<Resumed> {
+    pub(super) fn open(&self, factory: Arc<dyn SessionFactory>, calls: Calls) -> UnboundedReceiver<Resumed> {
         let (sender, receiver) = unbounded_channel();
-        self.ways.lock().unwrap_or_else(PoisonError::into_inner).push(Way { factory, sender });
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).push(Way { factory, sender, calls });
         receiver
     }
 
@@ -45,9 +47,10 @@ impl Arrivals {
 
     /// Lets it go on.
     pub(super) fn admit(&self, arrival: Arrival) {
-        if let Some(sender) = self.way(arrival.protocol, |way| way.sender.clone()) {
+        let way = self.way(arrival.protocol, |way| (way.sender.clone(), way.calls.clone()));
+        if let Some((sender, calls)) = way {
             // A listener that is gone is gone with its node.
-            let _ = sender.send(arrival.session);
+            let _ = sender.send(arrival.session.counted(&calls));
         }
     }
 

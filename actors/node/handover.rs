@@ -79,7 +79,7 @@ pub type Steps<'a> = &'a (dyn Fn(u64, u64, &str) + Send + Sync);
 pub(super) struct Stopped {
     pub(super) parked: Vec<(Instant, Parked)>,
     finished: usize,
-    cut: usize,
+    pub(super) cut: usize,
     began: Instant,
 }
 

@@ -149,7 +149,7 @@ async fn start_listener(services: &Arc<Services>, root: &ActorRef<RootMsg>, door
     let lodging = Lodging::open()?;
     services.count_in(lodging.clone());
     let arguments = ListenerArguments {
-        arrivals: Arc::new(Mutex::new(services.arrivals.open(door.factory.clone()))),
+        arrivals: Arc::new(Mutex::new(services.arrivals.open(door.factory.clone(), services.switch.calls()))),
         socket: door.socket,
         admission: services.admission.clone(),
         factory: door.factory,

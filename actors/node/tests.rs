@@ -14,7 +14,7 @@ use super::loaded::Loaded;
 use super::parcel::{pack, part_with};
 use super::successor::{hello, limits};
 use super::takeover::{LOCKED_MAX, begin};
-use super::{Node, take_over};
+use super::{Node, Remains, take_over};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -147,4 +147,43 @@ async fn a_client_whose_session_nobody_takes_hears_goodbye() {
     let heard = tokio::task::spawn_blocking(move || (line(&mut client), line(&mut client)));
     let (words, end) = heard.await.expect("no panic");
     assert!(words.starts_with("* BYE ") && end.is_empty(), "{words}{end}");
+}
+
+/// A node in which so many sessions have just arrived, and their clients.
+async fn with_arrivals(settings: &Arc<Settings>, address: SocketAddr) -> (Node, Vec<BufReader<TcpStream>>) {
+    let node = Node::start(settings.clone()).await.expect("a node");
+    node.listen().await.expect("it serves");
+    let mut clients = Vec::new();
+    for _ in 0..ARRIVALS {
+        clients.push(client(address).await);
+    }
+    let doors = node.services.doors.duplicates().expect("the listeners");
+    let sessions = node.stop_sessions().await.parked.into_iter().map(|(_, parked)| parked).collect();
+    node.close(tokio::time::Instant::now()).await;
+    let node = node.take_back(Remains { doors, sessions }).await.expect("it serves");
+    (node, clients)
+}
+
+const ARRIVALS: usize = 10;
+
+// On one thread nothing that arrives has begun when the next call comes.
+#[tokio::test]
+async fn sessions_that_have_just_arrived_move_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let (node, _clients) = with_arrivals(&settings, address).await;
+    let stopped = node.stop_sessions().await;
+    assert_eq!((stopped.parked.len(), stopped.cut), (ARRIVALS, 0));
+    node.close(tokio::time::Instant::now()).await;
+}
+
+#[tokio::test]
+async fn sessions_that_have_just_arrived_hear_goodbye() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (settings, address) = settings(dir.path());
+    let (node, mut clients) = with_arrivals(&settings, address).await;
+    node.stop().await;
+    for client in &mut clients {
+        assert!(line(client).starts_with("* BYE "));
+    }
 }

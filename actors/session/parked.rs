@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::call::FAREWELL;
-use super::{Home, Presence, Protocol, imap, pop3, smtp};
+use super::call::{FAREWELL, Present};
+use super::{Calls, Home, Presence, Protocol, imap, pop3, smtp};
 
 /// A session that has stopped at a safe point. Dropped, it closes its socket without a word.
 pub struct Parked {
@@ -130,18 +130,29 @@ impl Parked {
 }
 
 /// A parked session that was read and found sound, and is not yet started. Dropped, it closes its socket without a word.
-pub struct Resumed(Box<dyn FnOnce(Home) -> Starting + Send>);
+pub struct Resumed {
+    start: Box<dyn FnOnce(Home) -> Starting + Send>,
+    /// Counts it while it waits to be started.
+    waiting: Option<Present>,
+}
 
 type Starting = BoxFuture<'static, Result<(), SpawnErr>>;
 
 impl Resumed {
     pub(super) fn new(start: impl FnOnce(Home) -> Starting + Send + 'static) -> Self {
-        Self(Box::new(start))
+        Self { start: Box::new(start), waiting: None }
+    }
+
+    /// Counts it among the sessions of its node from now on, however long it waits to be started.
+    pub(crate) fn counted(self, calls: &Calls) -> Self {
+        Self { waiting: Some(calls.present()), ..self }
     }
 
     /// Starts the session's actor at its listener.
     pub async fn start(self, home: Home) -> Result<(), SpawnErr> {
-        (self.0)(home).await
+        // Counted twice for a moment, so that it never was not.
+        let Self { start, waiting: _waiting } = self;
+        start(home).await
     }
 }
 
