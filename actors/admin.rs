@@ -148,7 +148,7 @@ impl Actor for AdminActor {
         state: &mut AdminState,
     ) -> Result<(), ActorProcessingErr> {
         let permit = state.connections.clone().acquire_owned().await?;
-        let (stream, _) = state.listener.accept().await?;
+        let stream = local_socket::accept(&state.listener).await?;
         let admin = state.admin.clone();
         tokio::spawn(async move {
             // A client that goes away in the middle has nobody left to hear of it.

@@ -44,6 +44,12 @@ event! {
 }
 
 event! {
+    /// A process of another user came to a socket for commands, which its mode forbids.
+    StrangerRefused { uid: u32 }
+    warn "a process of another user may give no commands"
+}
+
+event! {
     /// A client met a limit before a byte was read.
     ConnectionRefused { protocol: &'static str, client: IpAddr, reason: &'static str }
     trace "connection refused"
