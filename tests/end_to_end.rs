@@ -8,6 +8,7 @@ mod deliver;
 mod drain;
 mod foundationdb;
 mod judge;
+mod leaving;
 mod limits;
 mod read;
 mod restart;

@@ -1,6 +1,8 @@
 //! How results and errors look: tables and words for a person, JSON for a program.
+//!
+//! Nothing here fails because nobody reads it: a pipe that was closed (`| head`, or whoever started a node and has gone) is the
+//! reader's wish, and would be the end of a node and all its sessions.
 
-use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
@@ -21,15 +23,13 @@ impl Output {
     /// A result: as JSON, or in the words that `text` makes.
     pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<ExitCode> {
         let shown = if self.json { serde_json::to_string_pretty(value)? } else { text(value) };
-        let mut stdout = std::io::stdout().lock();
-        // A closed pipe (`| head`) is the reader's wish, not a failure.
-        let _ = writeln!(stdout, "{}", shown.trim_end());
+        say(shown.trim_end());
         Ok(ExitCode::SUCCESS)
     }
 
     /// Something that a person wants to hear while the command works.
     pub fn note(self, text: &str) {
-        eprintln!("{text}");
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     /// How far a long command is; one line that overwrites itself on a terminal, silence elsewhere.
@@ -39,21 +39,26 @@ impl Output {
         }
         let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
         let filled = usize::try_from(percent / 4).unwrap_or(25).min(25);
-        eprint!("\r\x1b[K[{}{}] {percent:3} %  {what}", "#".repeat(filled), " ".repeat(25 - filled));
-        if done >= total {
-            eprintln!();
-        }
+        let (bar, rest) = ("#".repeat(filled), " ".repeat(25 - filled));
+        let end = if done >= total { "\n" } else { "" };
+        let _ = write!(std::io::stderr(), "\r\x1b[K[{bar}{rest}] {percent:3} %  {what}{end}");
     }
 
     /// An error with its causes.
     pub fn fail(self, error: &anyhow::Error) -> ExitCode {
         if self.json {
-            println!("{}", json!({ "error": format!("{error:#}") }));
+            say(&json!({ "error": format!("{error:#}") }).to_string());
         } else {
-            eprintln!("posthouse: {error:#}");
+            self.note(&format!("posthouse: {error:#}"));
         }
         ExitCode::FAILURE
     }
+}
+
+/// A line on standard output, at once.
+pub fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// Columns of text, as wide as they need to be.
@@ -66,7 +71,8 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     let line = |out: &mut String, cells: &mut dyn Iterator<Item = &str>| {
         let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        let _ = writeln!(out, "{}", padded.join("  ").trim_end());
+        out.push_str(padded.join("  ").trim_end());
+        out.push('\n');
     };
     line(&mut out, &mut head.iter().copied());
     for row in rows {

@@ -18,7 +18,7 @@ use posthouse_obs::event::handover::{UpgradeRefused, UpgradeTakenBack};
 use posthouse_obs::event::net::{OpenFilesNotRaised, OpenFilesRaised};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::output::Output;
+use super::output::{Output, say};
 use super::site;
 
 #[derive(Args)]
@@ -140,7 +140,7 @@ async fn begin(
 }
 
 fn say_ready() {
-    println!("ready");
+    say("ready");
     // After an upgrade the service manager follows the process that serves now.
     let main = sd_notify::NotifyState::MainPid(std::process::id());
     let _ = sd_notify::notify(&[main, sd_notify::NotifyState::Ready]);

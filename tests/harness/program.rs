@@ -118,15 +118,20 @@ impl Demo {
         let program = program.map(|path| path.to_string_lossy().into_owned());
         let mut arguments = vec!["upgrade"];
         arguments.extend(program.iter().flat_map(|program| ["--binary", program]));
-        let before = self.pid();
         let report = self.json(&arguments);
+        self.follow(&report);
+        report
+    }
+
+    /// After an upgrade with this report: waits for the end of the old process, and goes on with the new one.
+    pub fn follow(&mut self, report: &Value) {
+        let before = self.pid();
         if let Some(mut child) = self.child.take() {
             let status = eventually("the process before ends", || child.try_wait().expect("a child of ours"));
             assert!(status.success(), "{status}");
         }
         wait_until_gone(before);
         self.successor = report["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        report
     }
 
     /// `posthouse upgrade --exec`: the new program has the same process id; gives its report.

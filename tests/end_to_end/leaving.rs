@@ -1,0 +1,180 @@
+//! Upgrade, drain and stop at the same time, and what those around a node see of them: a service manager, and nobody at all.
+//!
+//! Apart from each of them alone, because here one is asked for while another is under way.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Output};
+use std::sync::Mutex;
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::upgrade::{ALICE, wrapper};
+use crate::harness::client::Client;
+use crate::harness::eventually;
+use crate::harness::mail_client::{Imap, Smtp};
+use crate::harness::program::{Demo, Port, signal, wait_until_gone};
+
+/// Settings of a store that cannot be opened, as only the try can show.
+const NO_STORE: &str =
+    "POSTHOUSE_STORAGE__ENGINE=foundationdb POSTHOUSE_STORAGE__FOUNDATIONDB__LIBRARY=/nowhere/libfdb_c.so";
+
+/// A program that comes up, in either form, and cannot serve when its time comes.
+fn unfit() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = wrapper(folder.path(), &format!(r#"[ -n "$POSTHOUSE_KEEP" ] || export {NO_STORE}"#));
+    (folder, program)
+}
+
+/// A message half sent: an upgrade waits for it.
+fn upload(demo: &Demo) -> Smtp {
+    let mut smtp = Smtp::connect(demo);
+    smtp.expect("MAIL FROM:<sender@example.org>", 250);
+    smtp.expect(&format!("RCPT TO:<{ALICE}>"), 250);
+    smtp.expect("DATA", 354);
+    smtp.client.send("Subject: half");
+    smtp
+}
+
+fn finish(smtp: &mut Smtp) {
+    smtp.client.send_raw(b"\r\nthe other half\r\n.\r\n");
+    assert_eq!(smtp.reply().code, 250);
+}
+
+/// The children of a process.
+fn children(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the kernel tells")
+}
+
+/// Returns once an upgrade has started the new program.
+fn until_upgrading(demo: &Demo) {
+    eventually("the new program starts", || (!children(demo.pid()).is_empty()).then_some(()));
+}
+
+fn check_failure(output: &Output, words: &str) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains(words), "{errors}");
+}
+
+/// New clients come in.
+fn check_open(demo: &Demo) {
+    for (port, greeting) in
+        [(Port::Smtp, "220 "), (Port::Submission, "220 "), (Port::Imap, "* OK"), (Port::Pop3, "+OK")]
+    {
+        assert!(Client::connect(demo.port(port)).line().starts_with(greeting), "{port:?}");
+    }
+    for (port, greeting) in [(Port::Submissions, "220 "), (Port::Imaps, "* OK"), (Port::Pop3s, "+OK")] {
+        assert!(Client::connect_tls(demo.port(port), &demo.authority()).line().starts_with(greeting), "{port:?}");
+    }
+}
+
+fn ended(child: &mut Child) -> i32 {
+    eventually("the command ends", || child.try_wait().expect("a child of ours")).code().expect("an exit code")
+}
+
+/// What a service manager is told.
+struct Manager {
+    socket: UnixDatagram,
+    folder: TempDir,
+    heard: Mutex<Vec<String>>,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        Self { socket, folder, heard: Mutex::default() }
+    }
+
+    fn demo(&self) -> Demo {
+        let demo = Demo::with(&[("NOTIFY_SOCKET", &self.folder.path().join("notify").to_string_lossy())]);
+        eventually("the node says that it is ready", || self.lines().contains(&"READY=1".to_owned()).then_some(()));
+        demo
+    }
+
+    /// All that was said until now, line by line.
+    fn lines(&self) -> Vec<String> {
+        let mut heard = self.heard.lock().expect("no panic");
+        let mut message = [0; 4096];
+        loop {
+            match self.socket.recv(&mut message) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&message[..length]);
+                    heard.extend(text.lines().map(ToOwned::to_owned));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return heard.clone(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// The process that it follows.
+    fn main_process(&self) -> String {
+        self.lines().iter().rev().find_map(|line| line.strip_prefix("MAINPID=")).expect("a process").to_owned()
+    }
+}
+
+/// Ways to end a node.
+const STOPS: [fn(&Demo); 2] = [
+    |demo| assert_eq!(demo.json(&["stop"])["stopping"], true),
+    |demo| assert!(signal(demo.pid(), "-TERM")),
+];
+
+/// Nobody serves any more.
+fn check_gone(demo: &mut Demo) {
+    demo.wait();
+    check_failure(&demo.command(&["status"]), "no node is running");
+}
+
+/// The node is told to end when its sessions have begun to stop: too late to give the upgrade up.
+fn check_stop_while_sessions_stop(form: &[&str], stop: fn(&Demo), succeeds: bool) {
+    let mut demo = Demo::start();
+    let mut idle = Imap::login(&demo, ALICE, "demo");
+    let mut login = Client::connect_tls(demo.port(Port::Submissions), &demo.authority());
+    assert!(login.line().starts_with("220"));
+    login.send("EHLO client.example.org");
+    while !login.line().starts_with("250 ") {}
+    login.send("AUTH PLAIN");
+    assert!(login.line().starts_with("334"), "a challenge");
+    let connections = |demo: &Demo| demo.json(&["status"])["connections"].clone();
+    assert_eq!(connections(&demo), 2);
+    let mut upgrade = demo.begin_command(&[&["upgrade", "--json"], form].concat());
+    eventually("one has stopped", || (connections(&demo) == 1).then_some(()));
+    stop(&demo);
+    login.send("*");
+    assert_eq!(ended(&mut upgrade), i32::from(!succeeds));
+    let output = upgrade.wait_with_output().expect("it has ended");
+    assert!(idle.client.line().starts_with("* BYE "), "{output:?}");
+    if succeeds {
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+        wait_until_gone(report["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process"));
+    }
+    check_gone(&mut demo);
+}
+
+#[test]
+fn a_program_whose_output_nobody_reads_takes_over_and_ends_like_any_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let deaf = format!(
+        r#"exec python3 -c 'import os, sys
+read, write = os.pipe()
+os.dup2(write, 1), os.dup2(write, 2), os.close(read)
+os.execv(sys.argv[1], sys.argv[1:])' {} "$@""#,
+        env!("CARGO_BIN_EXE_posthouse")
+    );
+    let program = wrapper(folder.path(), &deaf);
+    let mut demo = Demo::start();
+    let mut imap = Imap::login(&demo, ALICE, "demo");
+    demo.upgrade(Some(&program));
+    imap.expect("NOOP");
+    assert_eq!(demo.json(&["status"])["pid"], demo.pid());
+    assert!(signal(demo.pid(), "-HUP"));
+    imap.expect("NOOP");
+    demo.json(&["stop"]);
+    assert!(imap.client.line().starts_with("* BYE "));
+    wait_until_gone(demo.pid());
+}
