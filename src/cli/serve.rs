@@ -89,7 +89,8 @@ pub async fn live(
             None => begin(settings.clone(), prepare).await?,
         },
     };
-    say_ready();
+    say("ready");
+    say_serving();
     while let Some(order) = next_order(&node, &mut signals, output).await {
         match upgrade(node, &settings, order).await? {
             Some(still) => node = still,
@@ -139,11 +140,16 @@ async fn begin(
     }
 }
 
-fn say_ready() {
-    say("ready");
-    // After an upgrade the service manager follows the process that serves now.
+/// The service manager is to follow this process.
+fn say_serving() {
     let main = sd_notify::NotifyState::MainPid(std::process::id());
     let _ = sd_notify::notify(&[main, sd_notify::NotifyState::Ready]);
+}
+
+/// The service manager is to follow that process. It has to know before this one has ended, which would be the end of the
+/// service, and the new one may not have come to saying so.
+fn say_successor(pid: u32) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
 }
 
 /// The next order to hand everything on; none when the node is to end.
@@ -174,6 +180,7 @@ async fn upgrade(node: Node, settings: &Arc<Settings>, mut order: UpgradeOrder) 
                 HandoverFailure::Closed { reason, remains }
             }
             Ok(view) => {
+                say_successor(view.pid);
                 view.note();
                 order.answer(Ok(view)).await;
                 return Ok(None);
@@ -190,6 +197,8 @@ async fn upgrade(node: Node, settings: &Arc<Settings>, mut order: UpgradeOrder) 
         }
         HandoverFailure::Closed { reason, remains } => {
             let node = node.take_back(remains).await.context(reason.clone())?;
+            // The new program may have told the service manager of itself.
+            say_serving();
             emit(UpgradeTakenBack { reason: reason.clone() });
             order.answer(Err(format!("{reason}; the program before goes on"))).await;
             Ok(Some(node))

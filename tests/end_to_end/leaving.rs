@@ -118,6 +118,32 @@ impl Manager {
     }
 }
 
+#[test]
+fn a_service_manager_knows_the_new_process_before_the_old_one_has_ended() {
+    let manager = Manager::new();
+    let mut demo = manager.demo();
+    assert_eq!(manager.main_process(), demo.pid().to_string());
+    let folder = tempfile::tempdir().expect("a folder");
+    // The new one says nothing itself: it may come to that too late.
+    demo.upgrade(Some(&wrapper(folder.path(), "unset NOTIFY_SOCKET")));
+    assert_eq!(manager.main_process(), demo.pid().to_string());
+}
+
+#[test]
+fn a_service_manager_goes_back_to_the_process_before_with_the_node() {
+    let manager = Manager::new();
+    let demo = manager.demo();
+    let folder = tempfile::tempdir().expect("a folder");
+    let says = r#"python3 -c 'import os, socket
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"MAINPID=%d" % os.getppid(), os.environ["NOTIFY_SOCKET"])'"#;
+    let program = wrapper(folder.path(), &format!("{says}\nexport {NO_STORE}"));
+    let before = manager.lines().len();
+    check_failure(&demo.command(&["upgrade", "--binary", &program.to_string_lossy()]), "the program before goes on");
+    let lines = &manager.lines()[before..];
+    assert_ne!(lines[0], format!("MAINPID={}", demo.pid()), "{lines:?}");
+    assert_eq!(lines[1..], [format!("MAINPID={}", demo.pid()), "READY=1".to_owned()], "{lines:?}");
+}
+
 /// Ways to end a node.
 const STOPS: [fn(&Demo); 2] = [
     |demo| assert_eq!(demo.json(&["stop"])["stopping"], true),
