@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod custody;
+mod departure;
 mod doors;
 mod drain;
 mod handover;

@@ -4,7 +4,7 @@ use super::{AdminResult, Progress, view};
 use crate::node::{Services, Wish};
 
 pub(super) async fn run(services: &Services, wish: Wish, progress: Progress<'_>) -> AdminResult {
-    let mut given = services.orders.upgrade(wish)?;
+    let mut given = services.orders.upgrade(&services.departure, wish)?;
     let answer = loop {
         tokio::select! {
             Some((done, total, what)) = given.steps.recv() => progress(done, total, &what),

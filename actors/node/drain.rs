@@ -54,6 +54,7 @@ impl Services {
     /// Drains the node; it is not to be dropped half way. Whoever asks again while it runs waits for the same drain.
     pub(crate) async fn drain(&self, pace: Pace, progress: crate::admin::Progress<'_>) -> DrainView {
         let begun = Instant::now();
+        self.departure.end();
         if !self.draining.swap(true, Ordering::AcqRel) {
             emit(DrainBegun {});
         }
@@ -127,12 +128,13 @@ impl Services {
     }
 }
 
-/// Runs one drain for all who ask, whether or not they still wait for it.
+/// Runs one drain for all who ask, whether or not they still wait for it; refuses it while an upgrade is under way.
 pub(crate) async fn drain_once(
     services: Arc<Services>,
     pace: Pace,
     progress: crate::admin::Progress<'_>,
 ) -> Result<DrainView, String> {
+    services.departure.drain()?;
     let (sender, mut steps) = tokio::sync::mpsc::channel(16);
     let mut work = tokio::spawn(async move {
         let report = |done, total, what: &str| {

@@ -6,7 +6,6 @@
 //! Order: the successor is up and fits -> it holds the sockets -> uploads finish -> sessions park -> the store closes here
 //! and opens there -> sessions in batches, each with a commit -> done.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use posthouse_cluster::handoff::{Door, Parcel, Refused};
@@ -92,9 +91,6 @@ struct Broken {
 impl Node {
     /// Hands everything to `successor`, which is up and fits. On success this process has nothing left to do.
     pub async fn hand_over(&self, mut successor: Successor, steps: Steps<'_>) -> Result<UpgradeView, HandoverFailure> {
-        if self.services.draining.load(Ordering::Acquire) {
-            return Err(HandoverFailure::Untouched("the node drains, or is drained: stop it and start it".to_owned()));
-        }
         let begun = Instant::now();
         steps(1, STEPS, "the new program is up");
         let doors = match self.offer_doors(&mut successor).await {

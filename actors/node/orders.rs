@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::UpgradeView;
+use super::departure::{Departure, Upgrading};
 
 /// What the process is to do.
 pub enum Order {
@@ -20,6 +21,8 @@ pub struct UpgradeOrder {
     pub in_place: bool,
     /// The connection of whoever waits for the answer.
     console: Option<OwnedFd>,
+    /// Nothing else begins meanwhile.
+    claim: Upgrading,
     steps: mpsc::Sender<(u64, u64, String)>,
     answer: oneshot::Sender<Result<UpgradeView, String>>,
     /// Dropped by whoever gave the order, once the answer is out.
@@ -63,12 +66,13 @@ impl Orders {
         }
     }
 
-    pub(crate) fn upgrade(&self, what: Wish) -> Result<Given, String> {
+    pub(crate) fn upgrade(&self, departure: &Departure, what: Wish) -> Result<Given, String> {
+        let claim = departure.upgrade()?;
         let Wish { program, in_place, console } = what;
         let ((steps, heard), (answer, answered), (told, telling)) =
             (mpsc::channel(16), oneshot::channel(), oneshot::channel());
-        let order = Order::Upgrade(UpgradeOrder { program, in_place, console, steps, answer, told: telling });
-        self.sender.try_send(order).map_err(|_| "an upgrade is under way already".to_owned())?;
+        let order = Order::Upgrade(UpgradeOrder { program, in_place, console, claim, steps, answer, told: telling });
+        self.sender.try_send(order).map_err(|_| "the node takes no more orders".to_owned())?;
         Ok(Given { steps: heard, answer: answered, _told: told })
     }
 }
@@ -86,8 +90,11 @@ impl UpgradeOrder {
 
     /// Answers, and returns when the answer has been passed on or nobody waits for it.
     pub async fn answer(self, answer: Result<UpgradeView, String>) {
-        if self.answer.send(answer).is_ok() {
-            let _ = self.told.await;
+        let Self { answer: waiting, told, claim, .. } = self;
+        // Whoever hears the answer may ask for something else at once.
+        drop(claim);
+        if waiting.send(answer).is_ok() {
+            let _ = told.await;
         }
     }
 }

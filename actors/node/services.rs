@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::Instant;
 
 use super::arrivals::Arrivals;
+use super::departure::Departure;
 use super::doors::{Doors, METRICS};
 use super::drain::DrainView;
 use super::loaded::Loaded;
@@ -46,6 +47,7 @@ pub struct Services {
     pub(super) doors: Doors,
     pub(super) arrivals: Arrivals,
     pub(crate) orders: Orders,
+    pub(crate) departure: Departure,
     pub(super) ready: Arc<AtomicBool>,
     /// The node takes no more clients, or is about to.
     pub(crate) draining: Arc<AtomicBool>,
@@ -91,6 +93,7 @@ pub(super) async fn start(
         doors: Doors::default(),
         arrivals: Arrivals::default(),
         orders: Orders::default(),
+        departure: Departure::default(),
         ready: Arc::default(),
         draining: Arc::default(),
         drained: OnceCell::new(),

@@ -59,6 +59,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
             if let Err(error) = node.open_gate().await {
                 emit(HandoverCutShort { reason: error.to_string() });
             }
+            node.services.departure.arrived();
             return Ok(node);
         }
         Err(error) => return Err(error),
@@ -92,6 +93,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
         // What a process that has gone still had is lost with it; what came over stays.
         emit(HandoverCutShort { reason });
     }
+    node.services.departure.arrived();
     if let Some(carried) = carried {
         carried.finish(luggage, arrivals.times, arrivals.refused).await;
     }
@@ -179,6 +181,8 @@ pub(super) async fn begin(
     patience: Duration,
 ) -> Result<Node, StartError> {
     let node = start_when_free(settings, loaded, patience).await?;
+    // Until all sessions are here; commands are taken before.
+    node.services.departure.arrive();
     let opened = match node.services.doors.inherit(doors) {
         Ok(()) => node.listen().await,
         Err(error) => Err(error.into()),
@@ -255,6 +259,7 @@ impl Node {
                 Err(error) => emit(SessionNotResumed { protocol, reason: error.to_string() }),
             }
         }
+        node.services.departure.arrived();
         Ok(node)
     }
 }

@@ -144,6 +144,50 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"MAINPID=%d" % os.getpp
     assert_eq!(lines[1..], [format!("MAINPID={}", demo.pid()), "READY=1".to_owned()], "{lines:?}");
 }
 
+#[test]
+fn nothing_else_begins_while_an_upgrade_is_under_way() {
+    let (_folder, unfit) = unfit();
+    for program in [None, Some(unfit)] {
+        let mut demo = Demo::with(&[("POSTHOUSE_NODE__DRAIN_NOTICE", "1s"), ("POSTHOUSE_NODE__DRAIN_SPREAD", "0s")]);
+        let mut smtp = upload(&demo);
+        let program = program.map(|path| path.to_string_lossy().into_owned());
+        let mut arguments = vec!["upgrade", "--json"];
+        arguments.extend(program.iter().flat_map(|program| ["--binary", program]));
+        let output = thread::scope(|scope| {
+            let upgrade = scope.spawn(|| demo.command(&arguments));
+            until_upgrading(&demo);
+            for command in [&["drain", "--now"][..], &["drain"]] {
+                check_failure(&demo.command(command), "an upgrade is under way");
+            }
+            finish(&mut smtp);
+            upgrade.join().expect("no panic")
+        });
+        if program.is_none() {
+            demo.follow(&serde_json::from_slice(&output.stdout).expect("a report"));
+        }
+        assert_eq!(output.status.success(), program.is_none(), "{output:?}");
+        smtp.expect("NOOP", 250);
+        check_open(&demo);
+        // And afterwards it may.
+        demo.json(&["drain", "--now"]);
+        assert!(smtp.client.line().starts_with("421 "));
+    }
+}
+
+#[test]
+fn an_upgrade_does_not_begin_while_a_drain_is_under_way() {
+    let demo = Demo::with(&[("POSTHOUSE_NODE__DRAIN_NOTICE", "3s"), ("POSTHOUSE_NODE__DRAIN_SPREAD", "0s")]);
+    let (_folder, unfit) = unfit();
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| demo.json(&["drain"]));
+        eventually("the drain begins", || (demo.json(&["status"])["draining"] == true).then_some(()));
+        let output = demo.command(&["upgrade", "--binary", &unfit.to_string_lossy()]);
+        check_failure(&output, "a drain is under way");
+        assert_eq!(drain.join().expect("a drain")["cut"], 0);
+    });
+    check_failure(&demo.command(&["upgrade"]), "drained");
+}
+
 /// Ways to end a node.
 const STOPS: [fn(&Demo); 2] = [
     |demo| assert_eq!(demo.json(&["stop"])["stopping"], true),
