@@ -200,6 +200,8 @@ impl Node {
     async fn close(&self, deadline: Instant) {
         let services = &self.services;
         services.ready.store(false, Ordering::Release);
+        services.departure.close();
+        services.orders.close().await;
         if let Ok(queues) = services.queues() {
             queues.settle(deadline).await;
             posthouse_net::local_socket::unbind(&services.settings.node.data_dir);

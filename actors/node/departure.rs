@@ -18,6 +18,8 @@ enum Way {
     Upgrades,
     /// There is no way back from here.
     Drains,
+    /// It is at its end; who was connected to it may still ask.
+    Closed,
 }
 
 /// The node is claimed for an upgrade; dropped, it stays.
@@ -44,7 +46,7 @@ impl Departure {
     /// Claims it for a drain, as often as anybody asks.
     pub(super) fn drain(&self) -> Result<(), String> {
         let mut way = self.way();
-        if matches!(*way, Way::Arrives | Way::Upgrades) {
+        if !matches!(*way, Way::Stays | Way::Drains) {
             return Err(way.in_words().to_owned());
         }
         *way = Way::Drains;
@@ -54,6 +56,11 @@ impl Departure {
     /// The node ends, whatever else was meant to happen.
     pub(super) fn end(&self) {
         *self.way() = Way::Drains;
+    }
+
+    /// Nothing of the node is left to be claimed.
+    pub(super) fn close(&self) {
+        *self.way() = Way::Closed;
     }
 
     /// Sessions of another process come in, until `arrived`.
@@ -85,6 +92,7 @@ impl Way {
             Self::Stays => "the node stays",
             Self::Arrives | Self::Upgrades => "an upgrade is under way already",
             Self::Drains => "a drain is under way, or over: stop a drained node and start it",
+            Self::Closed => "this node has just ended, another may have its place: ask again",
         }
     }
 }
@@ -108,5 +116,10 @@ mod tests {
         assert!(departure.upgrade().is_err());
         departure.arrived();
         assert!(departure.upgrade().is_err(), "there is no way back");
+        let departure = Departure::default();
+        let upgrade = departure.upgrade().expect("it stays");
+        departure.close();
+        drop(upgrade);
+        assert!(departure.upgrade().is_err() && departure.drain().is_err(), "it is closed");
     }
 }

@@ -66,6 +66,13 @@ impl Orders {
         }
     }
 
+    /// Whoever waits for an order that nobody has taken hears that nobody will.
+    pub(super) async fn close(&self) {
+        let mut receiver = self.receiver.lock().await;
+        receiver.close();
+        while receiver.try_recv().is_ok() {}
+    }
+
     pub(crate) fn upgrade(&self, departure: &Departure, what: Wish) -> Result<Given, String> {
         let claim = departure.upgrade()?;
         let Wish { program, in_place, console } = what;

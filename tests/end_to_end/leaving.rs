@@ -188,6 +188,25 @@ fn an_upgrade_does_not_begin_while_a_drain_is_under_way() {
     check_failure(&demo.command(&["upgrade"]), "drained");
 }
 
+#[test]
+fn of_two_upgrades_at_once_one_is_refused_and_both_commands_end() {
+    let (_folder, unfit) = unfit();
+    let unfit = unfit.to_string_lossy();
+    for form in [&["upgrade", "--binary", &unfit][..], &["upgrade", "--exec", "--binary", &unfit]] {
+        let demo = Demo::start();
+        let mut smtp = upload(&demo);
+        let mut first = demo.begin_command(form);
+        until_upgrading(&demo);
+        let mut second = demo.begin_command(form);
+        assert_eq!(ended(&mut second), 1);
+        check_failure(&second.wait_with_output().expect("it has ended"), "an upgrade is under way already");
+        finish(&mut smtp);
+        assert_eq!(ended(&mut first), 1);
+        check_failure(&first.wait_with_output().expect("it has ended"), "the program before goes on");
+        smtp.expect("NOOP", 250);
+    }
+}
+
 /// Ways to end a node.
 const STOPS: [fn(&Demo); 2] = [
     |demo| assert_eq!(demo.json(&["stop"])["stopping"], true),
