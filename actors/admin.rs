@@ -57,14 +57,14 @@ impl Admin {
         match request {
             AdminRequest::Status => view(&services.status().await?),
             AdminRequest::Stop => {
-                services.request_stop();
+                services.request_stop()?;
                 Ok(json!({ "stopping": true }))
             }
             AdminRequest::Drain { now, stop } => {
                 let pace = if now { Pace::AT_ONCE } else { services.pace() };
                 let drained = drain_once(services.clone(), pace, progress).await?;
                 if stop {
-                    services.request_stop();
+                    services.request_stop()?;
                 }
                 view(&drained)
             }

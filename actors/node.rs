@@ -184,6 +184,11 @@ impl Node {
         self.services.orders.next().await
     }
 
+    /// Whether an administrator told this node to end. Of one that is closed it concerns whatever has its place.
+    pub fn was_told_to_end(&self) -> bool {
+        self.services.departure.was_told_to_end()
+    }
+
     /// Whether a fault asked for the end.
     pub fn failed(&self) -> bool {
         self.services.failed.load(Ordering::Acquire)

@@ -119,6 +119,9 @@ pub struct Carried {
     failure: Option<String>,
     /// What the program before served with: it may not read what the new one has been given.
     settings: Option<Settings>,
+    /// The node was told to end: whoever serves in the end obeys. A program before this field did not tell.
+    #[serde(default)]
+    stop: bool,
 }
 
 /// What travels beside listeners and sessions.
@@ -306,7 +309,7 @@ pub fn settings_before() -> Option<Settings> {
 
 impl Carried {
     /// What is to be told when everything lies with the custodian.
-    fn new(view: UpgradeView, settings: &Settings) -> Self {
+    fn new(view: UpgradeView, stop: bool, settings: &Settings) -> Self {
         // The environment has no room for lists of any length. Without it the way back goes by the file.
         let fits = serde_json::to_string(settings).is_ok_and(|text| text.len() <= SETTINGS_MAX);
         Self {
@@ -315,6 +318,7 @@ impl Carried {
             handed_on: SystemTime::now(),
             overrides: overrides(),
             failure: None,
+            stop,
             settings: fits.then(|| settings.clone()),
         }
     }
@@ -322,6 +326,11 @@ impl Carried {
     /// Of the environment; none in a process that began as such.
     pub fn read() -> Option<Self> {
         serde_json::from_str(&std::env::var(CARRIED).ok()?).ok()
+    }
+
+    /// Whether the node is to end as soon as it serves.
+    pub(super) fn stop(&self) -> bool {
+        self.stop
     }
 
     pub(super) fn handed_on(&self) -> SystemTime {
@@ -421,13 +430,14 @@ fn exec(program: &Path, environment: BTreeMap<OsString, OsString>) -> std::io::E
 
 impl Node {
     /// Everything lies with the custodian, and this node is closed: becomes `program`. Returns only when that does not come
-    /// about, with all that the custodian gave back.
+    /// about, with all that the custodian gave back. `stop`: the node was told to end, which the next image does.
     pub async fn become_program(
         settings: &Settings,
         program: Option<&Path>,
         view: UpgradeView,
+        stop: bool,
     ) -> Result<(String, Remains), String> {
-        let carried = Carried::new(view, settings);
+        let carried = Carried::new(view, stop, settings);
         let reason = match program.map_or_else(own_program, |path| Ok(path.to_owned())) {
             Ok(program) => carried.become_program(&program, &settings.node.data_dir),
             Err(error) => format!("this program is not known by its path: {error}"),
@@ -465,7 +475,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.listen.imap = vec!["[::1]:143".parse().expect("an address")];
         settings.storage.key_file = PathBuf::from("/etc/posthouse/storage.keys");
-        let carried = Carried::new(UpgradeView::default(), &settings);
+        let carried = Carried::new(UpgradeView::default(), false, &settings);
         let text = serde_json::to_string(&carried).expect("figures are JSON");
         let read: Carried = serde_json::from_str(&text).expect("JSON");
         assert_eq!(read.settings, Some(settings));
@@ -475,6 +485,16 @@ mod tests {
     fn settings_that_are_too_long_for_the_environment_stay_behind() {
         let mut settings = Settings::default();
         settings.filter.deny = vec!["someone@example.org".to_owned(); 10_000];
-        assert_eq!(Carried::new(UpgradeView::default(), &settings).settings, None);
+        assert_eq!(Carried::new(UpgradeView::default(), false, &settings).settings, None);
+    }
+
+    #[test]
+    fn what_the_program_before_told_is_read() {
+        let now = serde_json::to_value(Carried::new(UpgradeView::default(), true, &Settings::default()))
+            .expect("figures are JSON");
+        let mut before = now.clone();
+        before.as_object_mut().expect("an object").remove("stop");
+        let read = |value| serde_json::from_value::<Carried>(value).expect("a form that is read").stop();
+        assert!(read(now) && !read(before));
     }
 }

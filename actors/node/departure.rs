@@ -1,13 +1,19 @@
-//! What a node as a whole is at: it stays, sessions of an upgrade still arrive, an upgrade takes them away, or it drains.
+//! What a node as a whole is at: it stays, sessions of an upgrade still arrive, an upgrade takes them away, or it drains; and
+//! whether it was told to end.
 //!
 //! Apart because an upgrade and a drain begin in different places, and each would spoil the other: a drain ends listening sockets that
-//! the new process holds too. So each claims the node first, and whoever comes second is told.
+//! the new process holds too. So each claims the node first, and whoever comes second is told. A command to end the node is not
+//! refused but kept: whatever the node becomes by the upgrade under way obeys it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Cheap to clone; all clones are of one node.
 #[derive(Clone, Default)]
-pub(crate) struct Departure(Arc<Mutex<Way>>);
+pub(crate) struct Departure {
+    way: Arc<Mutex<Way>>,
+    told_to_end: Arc<AtomicBool>,
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Way {
@@ -53,6 +59,21 @@ impl Departure {
         Ok(())
     }
 
+    /// Keeps an administrator's word that the node is to end.
+    pub(super) fn tell_to_end(&self) -> Result<(), String> {
+        let way = self.way();
+        if *way == Way::Closed {
+            return Err(way.in_words().to_owned());
+        }
+        self.told_to_end.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Of a node that is closed this is the last word.
+    pub(super) fn was_told_to_end(&self) -> bool {
+        self.told_to_end.load(Ordering::Acquire)
+    }
+
     /// The node ends, whatever else was meant to happen.
     pub(super) fn end(&self) {
         *self.way() = Way::Drains;
@@ -81,7 +102,7 @@ impl Departure {
 
     fn way(&self) -> MutexGuard<'_, Way> {
         // No code that can panic runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,5 +142,15 @@ mod tests {
         departure.close();
         drop(upgrade);
         assert!(departure.upgrade().is_err() && departure.drain().is_err(), "it is closed");
+    }
+
+    #[test]
+    fn a_command_to_end_is_kept_until_the_node_is_closed() {
+        let departure = Departure::default();
+        let _upgrade = departure.upgrade().expect("it stays");
+        assert!(!departure.was_told_to_end());
+        departure.tell_to_end().expect("it is kept");
+        departure.close();
+        assert!(departure.was_told_to_end() && departure.tell_to_end().is_err());
     }
 }

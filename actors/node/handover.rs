@@ -3,6 +3,8 @@
 //! Until its sessions stop the node serves; from then on there is no way back into it, only forward: either the successor
 //! has all, or what is left (`Remains`) becomes a new node in this process.
 //!
+//! A node that is told to end while it waits for uploads gives the upgrade up.
+//!
 //! Order: the successor is up and fits -> it holds the sockets -> uploads finish -> sessions park -> the store closes here
 //! and opens there -> sessions in batches, each with a commit -> done.
 
@@ -60,6 +62,8 @@ impl UpgradeView {
 pub enum HandoverFailure {
     /// This node serves as before.
     Untouched(String),
+    /// This node serves, and was told to end before anything had moved.
+    Stopping,
     /// This node is closed; what it had is here.
     Closed { reason: String, remains: Remains },
 }
@@ -89,8 +93,14 @@ struct Broken {
 }
 
 impl Node {
-    /// Hands everything to `successor`, which is up and fits. On success this process has nothing left to do.
-    pub async fn hand_over(&self, mut successor: Successor, steps: Steps<'_>) -> Result<UpgradeView, HandoverFailure> {
+    /// Hands everything to `successor`, which is up and fits. On success this process has nothing left to do. `stop` returns
+    /// when the node is to end: as long as nothing has moved that goes before.
+    pub async fn hand_over(
+        &self,
+        mut successor: Successor,
+        stop: impl Future<Output = ()>,
+        steps: Steps<'_>,
+    ) -> Result<UpgradeView, HandoverFailure> {
         let begun = Instant::now();
         steps(1, STEPS, "the new program is up");
         let doors = match self.offer_doors(&mut successor).await {
@@ -98,7 +108,10 @@ impl Node {
             Err(reason) => return Err(HandoverFailure::Untouched(reason)),
         };
         steps(2, STEPS, "waiting for uploads under way");
-        self.finish_uploads().await;
+        if !self.finish_uploads(stop).await {
+            successor.end().await;
+            return Err(HandoverFailure::Stopping);
+        }
         steps(3, STEPS, "sessions stop");
         let Stopped { parked, finished, cut, began } = self.stop_sessions().await;
         self.close(Instant::now() + self.services.settings.upgrade.move_limit.get()).await;
@@ -134,12 +147,20 @@ impl Node {
         Ok(Luggage::of(doors).1)
     }
 
-    /// Nothing that cannot move begins any more; what is under way has its time.
-    async fn finish_uploads(&self) {
+    /// Nothing that cannot move begins any more; what is under way has its time. False if `stop` came before: everything is served
+    /// again then.
+    async fn finish_uploads(&self, stop: impl Future<Output = ()>) -> bool {
         let services = &self.services;
         services.switch.set(Call::Hold);
-        // What takes longer is cut off when the sessions stop.
-        let _ = timeout(services.settings.upgrade.finish_limit.get(), services.switch.idle()).await;
+        tokio::select! {
+            biased;
+            () = stop => {
+                services.switch.set(Call::Serve);
+                false
+            }
+            // What takes longer is cut off when the sessions stop.
+            _ = timeout(services.settings.upgrade.finish_limit.get(), services.switch.idle()) => true,
+        }
     }
 
     /// Every session stops at its next safe point. One that cannot reach any in time hears goodbye wherever it is.

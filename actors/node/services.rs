@@ -140,9 +140,11 @@ impl Services {
         self.switch.vacated().await;
     }
 
-    /// Asks the node to end; whoever runs it hears of it.
-    pub(crate) fn request_stop(&self) {
+    /// Asks the node to end; whoever runs it hears of it, also after an upgrade.
+    pub(crate) fn request_stop(&self) -> Result<(), String> {
+        self.departure.tell_to_end()?;
         self.stop_requested.notify_one();
+        Ok(())
     }
 
     pub(crate) async fn status(&self) -> Result<StatusView, String> {

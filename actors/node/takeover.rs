@@ -95,6 +95,10 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
     }
     node.services.departure.arrived();
     if let Some(carried) = carried {
+        if carried.stop() {
+            // A node that has only just begun is not closed.
+            let _ = node.services.request_stop();
+        }
         carried.finish(luggage, arrivals.times, arrivals.refused).await;
     }
     Ok(node)

@@ -1,20 +1,21 @@
 //! `posthouse serve`: runs a node in the foreground until a signal or `posthouse stop` ends it, or another process takes over.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use posthouse_actors::node::{
-    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, custody, keep, own_program,
-    settings_before, take_over,
+    Form, HandoverFailure, KEEP, Node, Order, Successor, TAKE_OVER, UpgradeOrder, UpgradeView, custody, keep,
+    own_program, settings_before, take_over,
 };
 use posthouse_conf::Settings;
 use posthouse_conf::observe::{LogFormat, LogLevel};
 use posthouse_conf::upgrade::InPlace;
 use posthouse_obs::emit;
-use posthouse_obs::event::handover::{UpgradeRefused, UpgradeTakenBack};
+use posthouse_obs::event::handover::{UpgradeGivenUp, UpgradeRefused, UpgradeTakenBack};
 use posthouse_obs::event::net::{OpenFilesNotRaised, OpenFilesRaised};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -67,6 +68,15 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+
+    /// Whether one has come that ends the node.
+    async fn have_come(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = tokio::task::unconstrained(self.end()) => true,
+            () = std::future::ready(()) => false,
+        }
+    }
 }
 
 /// A node's whole life: it starts, or takes over from the process that asked for it, says `ready`, and serves until it is told to
@@ -92,9 +102,13 @@ pub async fn live(
     say("ready");
     say_serving();
     while let Some(order) = next_order(&node, &mut signals, output).await {
-        match upgrade(node, &settings, order).await? {
-            Some(still) => node = still,
-            None => return Ok(ExitCode::SUCCESS),
+        match upgrade(node, &settings, order, &mut signals).await? {
+            After::Serve(still) => node = still,
+            After::End(still) => {
+                node = still;
+                break;
+            }
+            After::Leave => return Ok(ExitCode::SUCCESS),
         }
     }
     output.note("stopping: sessions finish what they are doing (a second signal ends at once)");
@@ -168,42 +182,85 @@ async fn next_order(node: &Node, signals: &mut Signals, output: Output) -> Optio
     }
 }
 
-/// Hands the node to a new program; gives back a node that serves where that did not come about.
-async fn upgrade(node: Node, settings: &Arc<Settings>, mut order: UpgradeOrder) -> anyhow::Result<Option<Node>> {
+/// What there is to do after an upgrade.
+enum After {
+    /// It did not come about, and the node serves.
+    Serve(Node),
+    /// It did not come about, and the node was told to end.
+    End(Node),
+    /// Another process has everything.
+    Leave,
+}
+
+/// Hands the node to a new program. Whoever told it to end meanwhile is obeyed: by this process, or by the one that serves then.
+async fn upgrade(
+    node: Node,
+    settings: &Arc<Settings>,
+    mut order: UpgradeOrder,
+    signals: &mut Signals,
+) -> anyhow::Result<After> {
     let in_place = order.in_place || stays_in_place(settings.upgrade.in_place);
     let form = if in_place { Form::InPlace { console: order.take_console() } } else { Form::Beside };
-    let failure = match successor(&node, &order, form).await {
-        Ok(successor) => match node.hand_over(successor, &|done, total, what| order.step(done, total, what)).await {
-            Ok(view) if in_place => {
-                let remains = Node::become_program(settings, order.program.as_deref(), view).await;
-                let (reason, remains) = remains.map_err(anyhow::Error::msg)?;
-                HandoverFailure::Closed { reason, remains }
-            }
-            Ok(view) => {
-                say_successor(view.pid);
-                view.note();
-                order.answer(Ok(view)).await;
-                return Ok(None);
-            }
-            Err(failure) => failure,
-        },
-        Err(reason) => HandoverFailure::Untouched(reason),
-    };
-    match failure {
-        HandoverFailure::Untouched(reason) => {
+    let handed = match hand_over(&node, &order, form, signals).await {
+        Err(HandoverFailure::Untouched(reason)) => {
             emit(UpgradeRefused { reason: reason.clone() });
             order.answer(Err(format!("{reason}; the node serves as before"))).await;
-            Ok(Some(node))
+            return Ok(After::Serve(node));
         }
-        HandoverFailure::Closed { reason, remains } => {
-            let node = node.take_back(remains).await.context(reason.clone())?;
-            // The new program may have told the service manager of itself.
-            say_serving();
-            emit(UpgradeTakenBack { reason: reason.clone() });
-            order.answer(Err(format!("{reason}; the program before goes on"))).await;
-            Ok(Some(node))
+        Err(HandoverFailure::Stopping) => {
+            emit(UpgradeGivenUp {});
+            order.answer(Err("the node was told to end, and ends".to_owned())).await;
+            return Ok(After::End(node));
         }
-    }
+        Err(HandoverFailure::Closed { reason, remains }) => Err((reason, remains)),
+        Ok(view) => Ok(view),
+    };
+    // The node is closed, so its last word is known.
+    let stop = signals.have_come().await || node.was_told_to_end();
+    let (reason, remains) = match handed {
+        Err(back) => back,
+        Ok(view) if in_place => {
+            let remains = Node::become_program(settings, order.program.as_deref(), view, stop).await;
+            remains.map_err(anyhow::Error::msg)?
+        }
+        Ok(view) => {
+            let pid = view.pid;
+            say_successor(pid);
+            view.note();
+            order.answer(Ok(view)).await;
+            if stop || signals.have_come().await {
+                posthouse_net::descriptors::ask_to_end(pid);
+            }
+            return Ok(After::Leave);
+        }
+    };
+    let node = node.take_back(remains).await.context(reason.clone())?;
+    // The new program may have told the service manager of itself.
+    say_serving();
+    emit(UpgradeTakenBack { reason: reason.clone() });
+    order.answer(Err(format!("{reason}; the program before goes on"))).await;
+    Ok(if stop { After::End(node) } else { After::Serve(node) })
+}
+
+/// Starts the new program and hands it everything, unless this one is told to end before.
+async fn hand_over(
+    node: &Node,
+    order: &UpgradeOrder,
+    form: Form,
+    signals: &mut Signals,
+) -> Result<UpgradeView, HandoverFailure> {
+    let mut stop = pin!(async {
+        tokio::select! {
+            () = signals.end() => {}
+            () = node.stop_requested() => {}
+        }
+    });
+    let successor = tokio::select! {
+        biased;
+        () = &mut stop => return Err(HandoverFailure::Stopping),
+        successor = successor(node, order, form) => successor.map_err(HandoverFailure::Untouched)?,
+    };
+    node.hand_over(successor, stop, &|done, total, what| order.step(done, total, what)).await
 }
 
 /// Whoever runs process 1 follows that process only.

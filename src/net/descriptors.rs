@@ -45,6 +45,13 @@ pub fn wait_for_child(pid: u32) {
     let _ = pid.map(|pid| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
 }
 
+/// Asks a process to end, as a service manager would.
+pub fn ask_to_end(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    // One that has ended already is what is wanted.
+    let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+}
+
 /// A socket in the data folder that waits for one peer; its file goes as soon as there is one, or nobody waits any more.
 pub struct Invitation {
     listener: UnixListener,

@@ -154,7 +154,8 @@ mod tests {
         let _listener = bind(dir.path()).expect("a socket");
         let mode = std::fs::metadata(path(dir.path()).expect("a path")).expect("the socket").mode();
         assert_eq!(mode & 0o777, 0o600);
-        let names: Vec<_> = std::fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
         assert_eq!(names, ["admin.sock"]);
         connect(dir.path()).await.expect("the owner connects");
     }
@@ -175,7 +176,8 @@ mod tests {
     async fn a_stranger_who_connects_all_the_same_is_closed_and_the_next_one_served() {
         let dir = tempfile::tempdir().expect("a folder");
         let listener = bind(dir.path()).expect("a socket");
-        let (mut first, mut second) = (connect(dir.path()).await.expect("one"), connect(dir.path()).await.expect("another"));
+        let (mut first, mut second) =
+            (connect(dir.path()).await.expect("one"), connect(dir.path()).await.expect("another"));
         let asked = std::cell::Cell::new(0);
         let every_second = |_| {
             asked.set(asked.get() + 1);

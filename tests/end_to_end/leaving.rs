@@ -208,15 +208,31 @@ fn of_two_upgrades_at_once_one_is_refused_and_both_commands_end() {
 }
 
 /// Ways to end a node.
-const STOPS: [fn(&Demo); 2] = [
-    |demo| assert_eq!(demo.json(&["stop"])["stopping"], true),
-    |demo| assert!(signal(demo.pid(), "-TERM")),
-];
+const STOPS: [fn(&Demo); 2] =
+    [|demo| assert_eq!(demo.json(&["stop"])["stopping"], true), |demo| assert!(signal(demo.pid(), "-TERM"))];
 
 /// Nobody serves any more.
 fn check_gone(demo: &mut Demo) {
     demo.wait();
     check_failure(&demo.command(&["status"]), "no node is running");
+}
+
+#[test]
+fn a_node_that_is_told_to_end_gives_an_upgrade_up_that_waits_for_uploads() {
+    for form in [&["upgrade"][..], &["upgrade", "--exec"]] {
+        for stop in STOPS {
+            let mut demo = Demo::start();
+            let mut smtp = upload(&demo);
+            let mut upgrade = demo.begin_command(form);
+            until_upgrading(&demo);
+            stop(&demo);
+            assert_eq!(ended(&mut upgrade), 1);
+            check_failure(&upgrade.wait_with_output().expect("it has ended"), "was told to end");
+            finish(&mut smtp);
+            assert!(smtp.client.line().starts_with("421 "));
+            check_gone(&mut demo);
+        }
+    }
 }
 
 /// The node is told to end when its sessions have begun to stop: too late to give the upgrade up.
@@ -243,6 +259,24 @@ fn check_stop_while_sessions_stop(form: &[&str], stop: fn(&Demo), succeeds: bool
         wait_until_gone(report["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process"));
     }
     check_gone(&mut demo);
+}
+
+#[test]
+fn a_new_program_ends_when_the_node_was_told_to_while_its_sessions_stopped() {
+    for stop in STOPS {
+        check_stop_while_sessions_stop(&[], stop, true);
+        check_stop_while_sessions_stop(&["--exec"], stop, true);
+    }
+}
+
+#[test]
+fn a_program_that_takes_everything_back_ends_when_it_was_told_to() {
+    let (_folder, unfit) = unfit();
+    let unfit = unfit.to_string_lossy();
+    for stop in STOPS {
+        check_stop_while_sessions_stop(&["--binary", &unfit], stop, false);
+        check_stop_while_sessions_stop(&["--exec", "--binary", &unfit], stop, false);
+    }
 }
 
 #[test]

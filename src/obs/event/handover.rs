@@ -53,6 +53,13 @@ event! {
 }
 
 event! {
+    /// The node was told to end before anything had moved.
+    UpgradeGivenUp {}
+    info "the upgrade was given up, the node ends"
+    |event| UPGRADES.with_label_values(&["refused"]).inc()
+}
+
+event! {
     /// The new program failed after this one had given up the store; this one goes on.
     UpgradeTakenBack { reason: String }
     error "the upgrade failed and was taken back"
