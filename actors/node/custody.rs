@@ -122,9 +122,13 @@ pub struct Carried {
     /// The node was told to end: whoever serves in the end obeys. A program before this field did not tell.
     #[serde(default)]
     stop: bool,
+    /// Why nothing came from the custodian to this image.
+    #[serde(skip)]
+    loss: Option<String>,
 }
 
 /// What travels beside listeners and sessions.
+#[derive(Default)]
 pub(super) struct Luggage {
     console: Option<OwnedFd>,
     program: Option<OwnedFd>,
@@ -319,6 +323,7 @@ impl Carried {
             overrides: overrides(),
             failure: None,
             stop,
+            loss: None,
             settings: fits.then(|| settings.clone()),
         }
     }
@@ -354,6 +359,13 @@ impl Carried {
         format!("{} cannot be started: {}", program.display(), exec(program, environment))
     }
 
+    /// This image serves without what the custodian had.
+    pub(super) async fn finish_without(mut self, luggage: Luggage, reason: String) {
+        emit(SessionsLost { sessions: self.view.moved });
+        self.loss = Some(format!("the custodian is gone with {} sessions: {reason}", self.view.moved));
+        self.finish(luggage, Vec::new(), 0).await;
+    }
+
     /// This image serves: tells whoever waits, with the figures of the second half.
     pub(super) async fn finish(mut self, luggage: Luggage, arrived: Vec<Duration>, refused: usize) {
         let custodian = self.custodian;
@@ -373,14 +385,19 @@ impl Carried {
         view.frozen_milliseconds += worst / 1000;
         view.milliseconds += milliseconds(since);
         view.resident_octets = super::handover::resident_octets(view.pid).unwrap_or_default();
-        let line = match &self.failure {
-            None => {
+        let line = match (&self.failure, &self.loss) {
+            (None, None) => {
                 view.note();
                 serde_json::to_value(view).map(AdminLine::Done).expect("figures are JSON")
             }
-            Some(reason) => {
+            (None, Some(loss)) => {
+                view.note();
+                AdminLine::Failed(format!("{loss}; the new program serves"))
+            }
+            (Some(reason), loss) => {
                 emit(UpgradeTakenBack { reason: reason.clone() });
-                AdminLine::Failed(format!("{reason}; the program before goes on"))
+                let loss = loss.iter().map(|loss| format!("; {loss}")).collect::<String>();
+                AdminLine::Failed(format!("{reason}{loss}; the program before goes on"))
             }
         };
         if let Some(console) = luggage.console {

@@ -44,11 +44,12 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
     let carried = Carried::read();
     // The one before serves, and goes on if this process says no. From a custodian there is nobody to go on.
     let is_beside = std::env::var_os(TAKE_OVER).is_some() && carried.is_none();
+    let mut luggage = Luggage::default();
     let reached = match is_beside {
-        true => reach_beside(&settings, socket).await,
-        false => reach_custodian(&settings, socket).await,
+        true => reach_beside(&settings, socket, &mut luggage).await,
+        false => reach_custodian(&settings, socket, &mut luggage).await,
     };
-    let Reached { mut taker, luggage, doors, loaded } = match reached {
+    let Reached { mut taker, doors, loaded } = match reached {
         Ok(reached) => reached,
         // The custodian is gone, with all that it kept, and nobody else serves.
         Err(TakeoverError::Giver(error)) if !is_beside => {
@@ -60,6 +61,10 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
                 emit(HandoverCutShort { reason: error.to_string() });
             }
             node.services.departure.arrived();
+            if let Some(carried) = carried {
+                node.obey(&carried);
+                carried.finish_without(luggage, error.to_string()).await;
+            }
             return Ok(node);
         }
         Err(error) => return Err(error),
@@ -95,10 +100,7 @@ pub async fn take_over(settings: Arc<Settings>, socket: &Path) -> Result<Node, T
     }
     node.services.departure.arrived();
     if let Some(carried) = carried {
-        if carried.stop() {
-            // A node that has only just begun is not closed.
-            let _ = node.services.request_stop();
-        }
+        node.obey(&carried);
         carried.finish(luggage, arrivals.times, arrivals.refused).await;
     }
     Ok(node)
@@ -129,19 +131,19 @@ async fn ask_again(node: &Node, socket: &Path, arrived: &mut Arrived) -> Result<
     receive(node, &mut taker, arrived).await
 }
 
-/// The process before, its listeners, and the store, which is free.
+/// The process before, its listeners, and the store, which is free; the luggage is told as soon as it is here.
 struct Reached {
     taker: Taker,
-    luggage: Luggage,
     doors: Vec<Door>,
     /// Read at the rehearsal, where there was one.
     loaded: Option<Loaded>,
 }
 
 /// From a process that serves until this one has said that it can.
-async fn reach_beside(settings: &Settings, socket: &Path) -> Result<Reached, TakeoverError> {
+async fn reach_beside(settings: &Settings, socket: &Path, luggage: &mut Luggage) -> Result<Reached, TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
-    let (luggage, doors) = Luggage::of(taker.doors().await?);
+    let doors;
+    (*luggage, doors) = Luggage::of(taker.doors().await?);
     // A program before that does not tell its forms is not asked.
     let fits = std::env::var(FORMS).map_or(Ok(()), |forms| Forms::check_told(&forms, settings));
     let Rehearsed { loaded, doors } = match fits.and_then(|()| rehearse(settings, doors)) {
@@ -154,16 +156,17 @@ async fn reach_beside(settings: &Settings, socket: &Path) -> Result<Reached, Tak
     taker.ready().await?;
     // Whoever goes before it has said that the store is free still serves: no matter for this process.
     taker.store_is_free().await?;
-    Ok(Reached { taker, luggage, doors, loaded: Some(loaded) })
+    Ok(Reached { taker, doors, loaded: Some(loaded) })
 }
 
 /// From a custodian, which has rehearsed, and whom nobody else takes anything from.
-async fn reach_custodian(settings: &Settings, socket: &Path) -> Result<Reached, TakeoverError> {
+async fn reach_custodian(settings: &Settings, socket: &Path, luggage: &mut Luggage) -> Result<Reached, TakeoverError> {
     let mut taker = Taker::connect(socket, hello(), limits(&settings.upgrade)).await?;
-    let (luggage, doors) = Luggage::of(taker.doors().await?);
+    let doors;
+    (*luggage, doors) = Luggage::of(taker.doors().await?);
     taker.ready().await?;
     taker.store_is_free().await?;
-    Ok(Reached { taker, luggage, doors, loaded: None })
+    Ok(Reached { taker, doors, loaded: None })
 }
 
 /// An error with its causes.
@@ -236,6 +239,14 @@ async fn receive(node: &Node, taker: &mut Taker, arrived: &mut Arrived) -> Resul
 }
 
 impl Node {
+    /// What the image before was told and had no time to do.
+    fn obey(&self, carried: &Carried) {
+        if carried.stop() {
+            // A node that has only just begun is not closed.
+            let _ = self.services.request_stop();
+        }
+    }
+
     /// Reads a batch: what can go on here, and what cannot, which is dropped.
     fn prepare(&self, batch: Vec<Parcel>) -> (Vec<Arrival>, Vec<Refusal>) {
         let (mut sessions, mut refusals) = (Vec::with_capacity(batch.len()), Vec::new());

@@ -301,3 +301,26 @@ os.execv(sys.argv[1], sys.argv[1:])' {} "$@""#,
     assert!(imap.client.line().starts_with("* BYE "));
     wait_until_gone(demo.pid());
 }
+
+#[test]
+fn a_new_program_whose_custodian_is_gone_serves_and_the_command_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A shell might wait for the custodian itself.
+    let kills = format!(
+        r#"[ -n "$POSTHOUSE_KEEP" ] || exec python3 -c 'import os, signal, sys
+for child in open("/proc/self/task/%d/children" % os.getpid()).read().split(): os.kill(int(child), signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])' {} "$@""#,
+        env!("CARGO_BIN_EXE_posthouse")
+    );
+    let program = wrapper(folder.path(), &kills);
+    let demo = Demo::start();
+    let mut imap = Imap::login(&demo, ALICE, "demo");
+    let mut upgrade = demo.begin_command(&["upgrade", "--exec", "--binary", &program.to_string_lossy()]);
+    assert_eq!(ended(&mut upgrade), 1);
+    check_failure(&upgrade.wait_with_output().expect("it has ended"), "before it answered");
+    assert!(imap.client.is_closed());
+    eventually("it serves", || demo.command(&["status"]).status.success().then_some(()));
+    assert_eq!(demo.json(&["status"])["pid"], demo.pid());
+    eventually("no custodian is left", || children(demo.pid()).is_empty().then_some(()));
+    check_open(&demo);
+}
