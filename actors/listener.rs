@@ -6,7 +6,8 @@
 //! go to sleep, by channels.   Sends: sessions their connection.
 //! Bounds: limits.* through `Admission`; the kernel's queue holds limits.accept_backlog.
 //! On failure: a session that dies is counted and takes no other with it; a loop that dies is started again with the back-off of
-//! supervise.*; the sessions stay, but those asleep whose keeper dies are closed.
+//! supervise.*; the sessions stay, but those asleep whose keeper dies are closed;
+//! one that dies when it is woken dies alone.
 //! Standards: RFC 5321 §3.8 and RFC 9051 §7.1.5 for refusals before the greeting, worded by the protocol's factory.
 
 #[cfg(test)]

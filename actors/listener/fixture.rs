@@ -120,6 +120,12 @@ impl Guest {
         }
     }
 
+    /// Returns once the server has closed, with or without having read all.
+    pub async fn closed(&mut self) {
+        let read = tokio::time::timeout(SOON, self.0.read_u8()).await.expect("an end");
+        assert!(read.is_err(), "{read:?}");
+    }
+
     /// All that comes until the server closes.
     pub async fn rest(&mut self) -> String {
         let mut heard = String::new();

@@ -4,11 +4,15 @@
 //! farewell. Each is waited for once for all of them: one epoll, one list of accounts, one ordered set of deadlines. A node that
 //! moves gets them as they are. Nothing falls between a session's last look and this one's first: the epoll tells of octets that
 //! came before, the watch that comes along tells of changes before, and what has been counted stays counted.
+//!
+//! A session that cannot be woken without a panic is closed alone, as one awake would be by its own actor.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use posthouse_mail::AccountId;
 use posthouse_net::Readiness;
 use posthouse_obs::emit;
@@ -170,7 +174,7 @@ impl Keeper {
         }
         let Some(sleeper) = self.rouse(number) else { return };
         let peer = sleeper.rest.peer;
-        match unpack(sleeper.packed, sleeper.since, true) {
+        match alone(|| unpack(sleeper.packed, sleeper.since, true)) {
             Ok(parked) => {
                 emit(SessionMovedOut { protocol: parked.protocol.as_str(), client: peer.ip().to_canonical() });
                 self.calls.park(parked);
@@ -200,16 +204,17 @@ impl Keeper {
     async fn wake(&mut self, number: u32, cause: Cause, began: Instant) {
         let Some(Sleeper { packed, since, rest, present, guest }) = self.rouse(number) else { return };
         let protocol = packed.protocol.as_str();
-        let resumed = unpack(packed, since, cause != Cause::Input).and_then(|parked| {
-            let parked = Parked { rest: Some(rest), ..parked };
+        let resumed = alone(|| {
+            let parked = Parked { rest: Some(rest), ..unpack(packed, since, cause != Cause::Input)? };
             self.arguments.factory.resume(parked, &self.arguments.admission)
         });
         match resumed {
-            Ok(session) => match session.start(self.home.clone()).await {
-                Ok(()) => {
+            Ok(session) => match AssertUnwindSafe(session.start(self.home.clone())).catch_unwind().await {
+                Ok(Ok(())) => {
                     emit(SessionWoken { protocol, cause: cause.as_str(), seconds: began.elapsed().as_secs_f64() })
                 }
-                Err(error) => emit(SessionFailed { protocol, reason: error.to_string() }),
+                Ok(Err(error)) => emit(SessionFailed { protocol, reason: error.to_string() }),
+                Err(_) => self.failed(&ResumeError::Bug),
             },
             Err(error) => self.failed(&error),
         }
@@ -246,6 +251,11 @@ impl Keeper {
 /// Where a number's bed stands.
 fn place(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// What a session is alone concerned by. What it shares with others it shares when it is awake too, where its actor catches its panics.
+fn alone<T>(work: impl FnOnce() -> Result<T, ResumeError>) -> Result<T, ResumeError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(ResumeError::Bug))
 }
 
 fn unpack(packed: Packed, since: Instant, drowsy: bool) -> Result<Parked, ResumeError> {

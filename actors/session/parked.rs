@@ -163,6 +163,8 @@ pub enum ResumeError {
     Version(u8),
     #[error("the state of a session is damaged: {0}")]
     Damaged(&'static str),
+    #[error("a bug: its state brings the program down")]
+    Bug,
     #[error("sessions of {0} are not served here")]
     Protocol(&'static str),
     /// `Closed`: the client has gone in the meantime.

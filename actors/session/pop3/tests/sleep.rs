@@ -1,10 +1,12 @@
 //! Sessions that sleep, and clients that do not notice.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::*;
 use crate::listener::fixture::Inn;
 use crate::notice::Notices;
+use crate::session::{Home, Parked, ResumeError, Resumed};
 
 /// A moment after which a session sleeps.
 const BRIEF: Span = Span::ms(5);
@@ -128,4 +130,64 @@ async fn it_moves_as_it_is_and_hears_the_farewell() {
     assert_eq!(guest.rest().await, "-ERR [SYS/TEMP] the server is going down, come back in a moment\r\n");
     assert_eq!(asked(&told).last().map(String::as_str), Some("release"));
     second.ended().await;
+}
+
+/// The first sessions that are woken panic: while they are read, and when they are started.
+struct Faulty {
+    sound: Arc<dyn SessionFactory>,
+    woken: AtomicUsize,
+}
+
+impl SessionFactory for Faulty {
+    fn protocol(&self) -> Protocol {
+        self.sound.protocol()
+    }
+
+    fn spawn(&self, accepted: Accepted, home: Home) -> BoxFuture<'_, Result<(), SpawnErr>> {
+        self.sound.spawn(accepted, home)
+    }
+
+    fn resume(&self, parked: Parked, admission: &Admission) -> Result<Resumed, ResumeError> {
+        match self.woken.fetch_add(1, Ordering::SeqCst) {
+            0 => panic!("a bug in what reads a state"),
+            1 => Ok(Resumed::new(move |_| {
+                drop(parked);
+                panic!("a bug in what starts a session")
+            })),
+            _ => self.sound.resume(parked, admission),
+        }
+    }
+
+    fn refusal(&self, why: Refusal) -> Vec<u8> {
+        self.sound.refusal(why)
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_panics_when_it_is_woken_is_closed_alone() {
+    let (services, switch) = services(MESSAGES.to_vec(), |settings, _| settings.node.sleep_after = BRIEF);
+    let settings = services.settings.clone();
+    let faulty = Faulty { sound: Arc::new(services), woken: AtomicUsize::new(0) };
+    let inn = Inn::open(&settings, Notices::new(), switch, Arc::new(faulty)).await;
+    let mut guests = Vec::new();
+    for _ in 0..5 {
+        let mut guest = inn.connect().await;
+        guest.line().await;
+        guests.push(guest);
+    }
+    inn.asleep(5).await;
+    for mut unlucky in guests.drain(..2) {
+        unlucky.send("NOOP\r\n").await;
+        unlucky.closed().await;
+    }
+    assert_eq!(inn.lodging.guests(), 3);
+    for guest in &mut guests {
+        inn.asleep(3).await;
+        guest.send("XX\r\n").await;
+        assert!(guest.line().await.starts_with("-ERR"));
+    }
+    assert_eq!(inn.admission.connections_open(), 3);
+    inn.asleep(3).await;
+    inn.switch.set(Call::Leave);
+    inn.ended().await;
 }
