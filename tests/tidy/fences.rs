@@ -38,7 +38,6 @@ const WITHOUT_FENCE: &[(&str, &str, &str)] = &[
     ("gate", "renew", "its own node's row"),
     ("gate", "open", "the gate, which every node row that it reads guards"),
     ("gate", "leave", "its own node's row"),
-    ("backup/restore/site", "restore_transit", "inserted by anyone under a unique id"),
     ("repair/cluster", "mend", "the fences themselves, which it makes the owner's again"),
     ("owner", "mend", "the fences themselves, beside which nobody else writes"),
     ("repair/pen", "write", "takes the fence of every shard that its edits touch"),
