@@ -186,7 +186,6 @@ fn keys(
     (seq, extracted): (u64, ConnectionTrafficSecrets),
     secret: Zeroizing<Vec<u8>>,
 ) -> Result<Keys, rustls::Error> {
-    let differ = |_| rustls::Error::General("the caught secret is not that of the connection".to_owned());
     let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
     | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
     | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = extracted
@@ -195,12 +194,11 @@ fn keys(
     };
     let iv = iv.as_ref().try_into().map_err(|_| rustls::Error::General("an IV of another length".to_owned()))?;
     let traffic = Traffic { key: Zeroizing::new(key.as_ref().to_vec()), iv };
-    let keys = match suite {
-        SupportedCipherSuite::Tls13(_) => Keys::new(suite, secret, seq),
+    match suite {
+        SupportedCipherSuite::Tls13(_) => Keys::derived(suite, secret, traffic, seq),
         SupportedCipherSuite::Tls12(_) => Keys::of_tls12(suite, &traffic, seq),
-    };
-    let keys = keys.map_err(differ)?;
-    if keys.traffic(suite).map_err(differ)? == traffic { Ok(keys) } else { Err(differ(super::cipher::Refused)) }
+    }
+    .map_err(|_| rustls::Error::General("the caught secret is not that of the connection".to_owned()))
 }
 
 /// The first traffic secrets of both directions, in TLS 1.3.

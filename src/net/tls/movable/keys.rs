@@ -15,12 +15,13 @@ pub(super) const MATERIAL_MAX: usize = 48;
 
 pub(super) struct Keys {
     material: Zeroizing<Vec<u8>>,
+    /// What the material yields, where that is known already: until the first cipher is made of it.
+    known: Option<Traffic>,
     /// The sequence number of the next record.
     pub(super) seq: u64,
 }
 
 /// The key and IV that records are sealed with.
-#[derive(PartialEq, Eq)]
 pub(super) struct Traffic {
     pub(super) key: Zeroizing<Vec<u8>>,
     pub(super) iv: [u8; IV],
@@ -33,7 +34,23 @@ impl Keys {
         if Some(material.len()) != material_len(suite) {
             return Err(Refused);
         }
-        Ok(Self { material, seq })
+        Ok(Self { material, known: None, seq })
+    }
+
+    /// As `new`, with what rustls has derived from the material. Fails where that is not what follows from it: an IV that is right
+    /// tells that the key beside it is.
+    pub(super) fn derived(
+        suite: SupportedCipherSuite,
+        material: Zeroizing<Vec<u8>>,
+        traffic: Traffic,
+        seq: u64,
+    ) -> Result<Self, Refused> {
+        let mut keys = Self::new(suite, material, seq)?;
+        if keys.iv(suite)? != traffic.iv || Some(traffic.key.len()) != key_len(suite) {
+            return Err(Refused);
+        }
+        keys.known = Some(traffic);
+        Ok(keys)
     }
 
     pub(super) fn of_tls12(suite: SupportedCipherSuite, traffic: &Traffic, seq: u64) -> Result<Self, Refused> {
@@ -47,25 +64,26 @@ impl Keys {
         &self.material
     }
 
-    pub(super) fn traffic(&self, suite: SupportedCipherSuite) -> Result<Traffic, Refused> {
+    fn traffic(&self, suite: SupportedCipherSuite) -> Result<Traffic, Refused> {
         let mut key = Zeroizing::new(vec![0; key_len(suite).ok_or(Refused)?]);
-        let mut iv = [0; IV];
         match suite {
-            SupportedCipherSuite::Tls13(_) => {
-                expand(suite, &self.material, b"key", &mut key)?;
-                expand(suite, &self.material, b"iv", &mut iv)?;
-            }
-            SupportedCipherSuite::Tls12(_) => {
-                let (own_key, own_iv) = self.material.split_at(key.len());
-                key.copy_from_slice(own_key);
-                iv.copy_from_slice(own_iv);
-            }
+            SupportedCipherSuite::Tls13(_) => expand(suite, &self.material, b"key", &mut key)?,
+            SupportedCipherSuite::Tls12(_) => key.copy_from_slice(&self.material[..self.material.len() - IV]),
         }
-        Ok(Traffic { key, iv })
+        Ok(Traffic { key, iv: self.iv(suite)? })
     }
 
-    pub(super) fn cipher(&self, suite: SupportedCipherSuite) -> Result<Cipher, Refused> {
-        let traffic = self.traffic(suite)?;
+    fn iv(&self, suite: SupportedCipherSuite) -> Result<[u8; IV], Refused> {
+        let mut iv = [0; IV];
+        match suite {
+            SupportedCipherSuite::Tls13(_) => expand(suite, &self.material, b"iv", &mut iv)?,
+            SupportedCipherSuite::Tls12(_) => iv.copy_from_slice(&self.material[self.material.len() - IV..]),
+        }
+        Ok(iv)
+    }
+
+    pub(super) fn cipher(&mut self, suite: SupportedCipherSuite) -> Result<Cipher, Refused> {
+        let traffic = self.known.take().map_or_else(|| self.traffic(suite), Ok)?;
         Cipher::new(suite, &traffic.key, traffic.iv)
     }
 
@@ -73,7 +91,7 @@ impl Keys {
     pub(super) fn update(&mut self, suite: SupportedCipherSuite) -> Result<(), Refused> {
         let mut next = Zeroizing::new(vec![0; self.material.len()]);
         expand(suite, &self.material, b"traffic upd", &mut next)?;
-        self.material = next;
+        (self.material, self.known) = (next, None);
         self.seq = 0;
         Ok(())
     }

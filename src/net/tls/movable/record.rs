@@ -73,7 +73,7 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(suite: SupportedCipherSuite, keys: Keys) -> Result<Self, Refused> {
+    fn new(suite: SupportedCipherSuite, mut keys: Keys) -> Result<Self, Refused> {
         let cipher = keys.cipher(suite)?;
         Ok(Self { keys, cipher })
     }
