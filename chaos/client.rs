@@ -246,6 +246,8 @@ impl Pop3 {
     pub async fn command(&mut self, command: &str) -> anyhow::Result<String> {
         self.lines.write(format!("{command}\r\n").as_bytes()).await?;
         let line = self.lines.read().await?;
+        // RFC 3206 §4: with this a server that goes away closes.
+        ensure!(!line.starts_with("-ERR [SYS/TEMP]"), Gone(format!(", {command} was answered {line}")));
         let text = line.strip_prefix("+OK").with_context(|| format!("{command} was answered {line}"))?;
         Ok(text.trim_start().to_owned())
     }

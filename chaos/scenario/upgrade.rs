@@ -133,8 +133,9 @@ fn plan(program: PathBuf, folder: &Path, smarthost: &str) -> anyhow::Result<Plan
     let environment = [
         ("POSTHOUSE_QUEUE__SMARTHOST", smarthost),
         ("POSTHOUSE_QUEUE__SCHEDULE", "1s"),
-        // The senders keep their connections through all upgrades: none ends but by a fault.
+        // The senders keep their connections through all upgrades: none ends or is deferred but by a fault.
         ("POSTHOUSE_SMTP__MESSAGES_PER_CONNECTION_MAX", "1000000"),
+        ("POSTHOUSE_SUBMISSION__MESSAGES_PER_HOUR_MAX", "1000000"),
     ];
     Ok(Plan {
         program,
