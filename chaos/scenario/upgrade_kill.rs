@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::time::timeout;
 
 use super::smtp_load::PASSWORD;
 use super::upgrade::make_maildrops;
@@ -186,8 +187,13 @@ impl Site<'_> {
         write.write_all(format!("{order}\n").as_bytes()).await?;
         let mut lines = BufReader::new(read).lines();
         let mut killed = false;
-        // A node that is gone says no more.
-        while let Ok(Some(line)) = lines.next_line().await {
+        loop {
+            let line = match timeout(RETRY, lines.next_line()).await {
+                Ok(Ok(Some(line))) => line,
+                // A node that is gone says no more, although a custodian may keep the connection.
+                Err(_) if !(is_gone(old) && only_custodian(&self.plan)) => continue,
+                _ => break,
+            };
             let line: Value = serde_json::from_str(&line)?;
             if !killed && line["progress"]["what"] == PHASES[phase].0 {
                 tokio::time::sleep(wait).await;
