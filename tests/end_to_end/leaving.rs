@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::upgrade::{ALICE, wrapper};
 use crate::harness::client::Client;
 use crate::harness::eventually;
-use crate::harness::mail_client::{Imap, Smtp};
+use crate::harness::mail_client::{Imap, Smtp, half_logged_in};
 use crate::harness::program::{Demo, Port, signal, wait_until_gone};
 
 /// Settings of a store that cannot be opened, as only the try can show.
@@ -239,12 +239,7 @@ fn a_node_that_is_told_to_end_gives_an_upgrade_up_that_waits_for_uploads() {
 fn check_stop_while_sessions_stop(form: &[&str], stop: fn(&Demo), succeeds: bool) {
     let mut demo = Demo::start();
     let mut idle = Imap::login(&demo, ALICE, "demo");
-    let mut login = Client::connect_tls(demo.port(Port::Submissions), &demo.authority());
-    assert!(login.line().starts_with("220"));
-    login.send("EHLO client.example.org");
-    while !login.line().starts_with("250 ") {}
-    login.send("AUTH PLAIN");
-    assert!(login.line().starts_with("334"), "a challenge");
+    let mut login = half_logged_in(&demo);
     let connections = |demo: &Demo| demo.json(&["status"])["connections"].clone();
     assert_eq!(connections(&demo), 2);
     let mut upgrade = demo.begin_command(&[&["upgrade", "--json"], form].concat());

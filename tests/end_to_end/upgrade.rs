@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::harness::client::{Client, tls_config};
-use crate::harness::mail_client::{Imap, Pop3, Smtp, deliver, mailbox, message};
+use crate::harness::mail_client::{Imap, Pop3, Smtp, deliver, half_logged_in, mailbox, message};
 use crate::harness::program::{Demo, MOMENT, Port};
 
 pub const ALICE: &str = "alice@demo.test";
@@ -136,12 +136,7 @@ fn who_is_in_the_middle_of_something_when_the_time_is_over_hears_goodbye() {
     let mut asked = Imap::login(&demo, ALICE, "demo");
     asked.client.send("a SELECT {5}");
     assert!(asked.client.line().starts_with('+'));
-    let mut login = Client::connect_tls(demo.port(Port::Submissions), &demo.authority());
-    assert!(login.line().starts_with("220"));
-    login.send("EHLO client.example.org");
-    while !login.line().starts_with("250 ") {}
-    login.send("AUTH PLAIN");
-    assert!(login.line().starts_with("334"), "a challenge");
+    let mut login = half_logged_in(&demo);
     let report = demo.upgrade(None);
     assert_eq!((&report["moved"], &report["farewelled"]), (&0.into(), &4.into()), "{report}");
     assert!(smtp.client.line().starts_with("421 "));

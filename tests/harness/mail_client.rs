@@ -85,6 +85,17 @@ impl Smtp {
     }
 }
 
+/// A client of the submission port in the middle of AUTH, which cannot move.
+pub fn half_logged_in(demo: &Demo) -> Client {
+    let mut login = Client::connect_tls(demo.port(Port::Submissions), &demo.authority());
+    assert!(login.line().starts_with("220"));
+    login.send("EHLO client.example.org");
+    while !login.line().starts_with("250 ") {}
+    login.send("AUTH PLAIN");
+    assert!(login.line().starts_with("334"), "a challenge");
+    login
+}
+
 /// A small message with a subject.
 pub fn message(from: &str, to: &str, subject: &str) -> String {
     format!(
