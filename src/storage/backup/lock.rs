@@ -19,7 +19,8 @@ pub(crate) struct Lock {
     place: Place,
     holder: String,
     ttl: Duration,
-    renewed: Mutex<Instant>,
+    /// When it was last written, and what.
+    written: Mutex<(Instant, Bytes)>,
     /// Whether it is still to be given back.
     is_held: bool,
 }
@@ -42,12 +43,12 @@ impl Drop for Lock {
 impl Lock {
     /// Takes the lock, or the place of a holder that has gone silent.
     pub async fn take(target: &Target) -> Result<Self, Error> {
-        let holder = format!("{:032x}", rand::random::<u128>());
-        let place = target.place.clone();
-        let mut lock =
-            Self { place, holder, ttl: lock_ttl(target), renewed: Mutex::new(Instant::now()), is_held: false };
-        if !lock.place.put_new(NAME, lock.content()).await? {
-            lock.take_over(&target.location).await?;
+        let (ttl, holder) = (lock_ttl(target), format!("{:032x}", rand::random::<u128>()));
+        let content = content(&holder, ttl);
+        let written = Mutex::new((Instant::now(), content.clone()));
+        let mut lock = Self { place: target.place.clone(), holder, ttl, written, is_held: false };
+        if !lock.place.put_new(NAME, content.clone()).await? {
+            lock.take_over(&target.location, content).await?;
         }
         lock.assert_held().await?;
         lock.is_held = true;
@@ -57,7 +58,7 @@ impl Lock {
 
     /// Takes the place of a holder that has been silent for as long as both allow: the holder renews by its own settings,
     /// and what it says of the time is its own clock's word.
-    async fn take_over(&self, location: &str) -> Result<(), Error> {
+    async fn take_over(&self, location: &str, content: Bytes) -> Result<(), Error> {
         let found = self.place.get(NAME, MAX).await?.unwrap_or_default();
         let other = decode(found.clone());
         let ttl = self.ttl.max(Duration::from_millis(other.ttl));
@@ -70,7 +71,7 @@ impl Lock {
                 ttl.saturating_sub(age).as_secs() + 1,
             )));
         }
-        if self.place.replace(NAME, &found, self.content()).await? {
+        if self.place.replace(NAME, &found, content).await? {
             return Ok(());
         }
         Err(Error::Refused(format!("another command began to work on {location} at the same moment")))
@@ -79,13 +80,17 @@ impl Lock {
     /// Says that the holder is alive; to be called often, does something now and then.
     pub async fn renew(&self) -> Result<(), Error> {
         // Nothing can go wrong while this is held.
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (renewed, old) = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if renewed.elapsed() < self.ttl / 4 {
             return Ok(());
         }
+        // One that somebody removed is not put back: another may have been here meanwhile.
         self.assert_held().await?;
-        self.place.put(NAME, self.content()).await?;
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let (now, new) = (Instant::now(), content(&self.holder, self.ttl));
+        if !self.place.replace(NAME, &old, new.clone()).await? {
+            return Err(taken_over());
+        }
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = (now, new);
         Ok(())
     }
 
@@ -100,13 +105,17 @@ impl Lock {
         if read(&self.place).await?.is_some_and(|found| found.holder == self.holder) {
             return Ok(());
         }
-        Err(Error::Refused("another command took the backup's lock over".to_owned()))
+        Err(taken_over())
     }
+}
 
-    fn content(&self) -> Bytes {
-        let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
-        LockObject { holder: self.holder.clone(), renewed_at: now_millis(), ttl }.encode_to_vec().into()
-    }
+fn content(holder: &str, ttl: Duration) -> Bytes {
+    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    LockObject { holder: holder.to_owned(), renewed_at: now_millis(), ttl }.encode_to_vec().into()
+}
+
+fn taken_over() -> Error {
+    Error::Refused("another command took the backup's lock over".to_owned())
 }
 
 /// Renews the lock of a command that has one: what only reads a target has none.

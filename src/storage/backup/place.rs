@@ -140,10 +140,10 @@ impl Place {
         }
     }
 
-    /// Whether nothing is there.
+    /// Whether nothing is there; what was never finished is nothing.
     pub async fn is_empty(&self) -> Result<bool, Error> {
         match &self.kind {
-            Kind::Folder(folder) => Ok(folder.list("").await?.is_empty()),
+            Kind::Folder(folder) => Ok(folder.list("").await?.iter().all(|object| object.name.starts_with(UNFINISHED))),
             Kind::Bucket(bucket) => bucket.is_empty().await,
         }
     }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,6 +12,9 @@ use bytes::Bytes;
 
 use super::{Listed, UNFINISHED};
 use crate::error::{Error, from_io};
+
+/// The file whose lock `Alone` holds, among what has no name yet.
+const ALONE: &str = "alone";
 
 #[derive(Clone)]
 pub(super) struct Folder {
@@ -45,6 +48,38 @@ impl Drop for Made {
     }
 }
 
+/// The right to compare a file and then write it, which a folder cannot do in one step: a lock of the system's on a file
+/// that is made for it. It ends with its process. Where the file system knows no locks it is worth nothing, and what is
+/// left is that two at the same moment may both believe that they were first.
+struct Alone {
+    path: PathBuf,
+    /// Unlocked when it is closed, after the file is gone.
+    _locked: File,
+}
+
+impl Alone {
+    fn in_folder(root: &Path) -> Result<Self, Error> {
+        let path = root.join(UNFINISHED).join(ALONE);
+        make_parent(&path)?;
+        loop {
+            let opened = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let file = opened.map_err(|error| failed(&error, &path))?;
+            let is_locked = file.lock().is_ok();
+            // Whoever had it removes the file: a lock on what has no name any more keeps nobody out.
+            if !is_locked || is_at(&file, &path).map_err(|error| failed(&error, &path))? {
+                return Ok(Self { path, _locked: file });
+            }
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // One that is left behind is taken by the next.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 impl Folder {
     pub fn new(root: &Path) -> Self {
         Self { root: root.into() }
@@ -53,35 +88,29 @@ impl Folder {
     pub async fn put_new(&self, name: &str, content: Bytes) -> Result<bool, Error> {
         let (root, name) = (self.root.clone(), name.to_owned());
         blocking(move || {
-            let (path, made) = (root.join(&name), Made::in_folder(&root)?);
-            make_parent(&path)?;
-            write_new(&made.0, &content).map_err(|error| failed(&error, &made.0))?;
-            let is_new = link_new(&made.0, &path, &content)?;
-            sync_folders(&root, &path)?;
-            Ok(is_new)
+            let _alone = Alone::in_folder(&root)?;
+            put_new(&root, &root.join(name), &content)
         })
         .await
     }
 
-    /// A file cannot be compared and written in one step. So it is taken aside first, which one only can do; had it become
-    /// another meanwhile, it gets its name back.
     pub async fn replace(&self, name: &str, old: Bytes, new: Bytes) -> Result<bool, Error> {
         let (root, path) = (self.root.clone(), self.root.join(name));
-        let is_old = blocking(move || {
-            let aside = Made::in_folder(&root)?;
-            match fs::rename(&path, &aside.0) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
-                renamed => renamed.map_err(|error| failed(&error, &path))?,
+        blocking(move || {
+            let _alone = Alone::in_folder(&root)?;
+            match fs::read(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return put_new(&root, &path, &new),
+                Err(error) => return Err(failed(&error, &path)),
+                Ok(found) if found != old => return Ok(false),
+                Ok(_) => {}
             }
-            let found = fs::read(&aside.0).map_err(|error| failed(&error, &aside.0))?;
-            if found == old {
-                return Ok(true);
-            }
-            link_new(&aside.0, &path, &found)?;
-            Ok(false)
+            let made = Made::in_folder(&root)?;
+            write_new(&made.0, &new).map_err(|error| failed(&error, &made.0))?;
+            fs::rename(&made.0, &path).map_err(|error| failed(&error, &path))?;
+            sync_folders(&root, &path)?;
+            Ok(true)
         })
-        .await?;
-        if is_old { self.put_new(name, new).await } else { Ok(false) }
+        .await
     }
 
     pub async fn written_at(&self, name: &str) -> Result<Option<SystemTime>, Error> {
@@ -151,7 +180,10 @@ impl Folder {
 
     pub async fn tidy(&self) -> Result<(), Error> {
         for left in self.list(UNFINISHED).await? {
-            self.delete(&left.name).await?;
+            // Somebody may be alone at this moment.
+            if left.name.strip_prefix(UNFINISHED) != Some(ALONE) {
+                self.delete(&left.name).await?;
+            }
         }
         Ok(())
     }
@@ -173,6 +205,26 @@ impl Part {
         })
         .await
     }
+}
+
+/// Whether the file of this name is still the one that was opened.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The caller is alone.
+fn put_new(root: &Path, path: &Path, content: &[u8]) -> Result<bool, Error> {
+    let made = Made::in_folder(root)?;
+    make_parent(path)?;
+    write_new(&made.0, content).map_err(|error| failed(&error, &made.0))?;
+    let is_new = link_new(&made.0, path, content)?;
+    sync_folders(root, path)?;
+    Ok(is_new)
 }
 
 fn open_new(path: &Path) -> io::Result<File> {

@@ -215,6 +215,37 @@ async fn one_of_many_takes_a_silent_lock_over() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_others_try_to_take_is_never_seen_gone() {
+    let rig = Rig::new().await;
+    rig.lay("lock", b"held").await;
+    let mut takers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let place = rig.place();
+        takers.spawn(async move {
+            for _ in 0..50 {
+                assert_eq!(place.replace("lock", &"silent".into(), "other".into()).await, Ok(false));
+            }
+        });
+    }
+    while takers.try_join_next().is_none() {
+        assert_eq!(rig.place().get("lock", 100).await.unwrap(), Some("held".into()));
+    }
+    takers.join_all().await;
+    assert_eq!(rig.names().await, ["lock"]);
+}
+
+#[tokio::test]
+async fn a_target_whose_making_was_cut_short_is_made_by_the_next() {
+    let rig = Rig::new().await;
+    for left in ["unfinished/alone", "unfinished/00ff"] {
+        rig.lay(left, b"").await;
+    }
+    rig.fill().await;
+    rig.take().await;
+    assert!(!rig.names().await.iter().any(|name| name.starts_with("unfinished")));
+}
+
 /// The wall clocks of two machines need not agree: how old a lock is, is told by the clock of the place.
 async fn a_holder_whose_clock_is_wrong_keeps_its_lock(rig: Rig) {
     let target = rig.target().await;
