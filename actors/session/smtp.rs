@@ -283,6 +283,8 @@ impl<D: Desk> SmtpSession<D> {
             drop(begun);
             return if self.send_waiting().await? { self.wait_for_command().await } else { Ok(()) };
         };
+        // The whole command counts: one octet at a time is no way to stay for ever.
+        self.command_deadline = None;
         let line = line.as_deref().map_err(|fault| *fault);
         let effect = self.step(|dialogue, policy| dialogue.on_line(line, policy));
         match (effect, before) {
@@ -310,7 +312,6 @@ impl<D: Desk> SmtpSession<D> {
         let stream = self.stream.as_mut().expect(STREAM);
         match wait_for_input(stream, deadline, sleep_at, &mut self.services.calls, may_leave).await {
             Wake::Input => {
-                self.command_deadline = None;
                 self.doze.stir();
                 Ok(())
             }

@@ -26,7 +26,7 @@ pub struct Smtp {
     pub errors_max: usize,
     /// Messages on one connection; then 421.
     pub messages_per_connection_max: usize,
-    /// Longest wait for a command (RFC 5321 §4.5.3.2.7 wants at least 5 minutes).
+    /// Longest wait for a whole command (RFC 5321 §4.5.3.2.7 wants at least 5 minutes).
     pub command_timeout: Span,
     /// Longest wait for the next block of data (RFC 5321 §4.5.3.2.5).
     pub data_timeout: Span,

@@ -4,6 +4,8 @@ mod fixture;
 mod hops;
 mod sleep;
 
+use std::time::Duration;
+
 use posthouse_conf::{Settings, Size, Span};
 use posthouse_mail::{Action, Flag, Reply, SpecialUse};
 use posthouse_storage::message::Target;
@@ -257,6 +259,15 @@ async fn a_silent_client_hears_421() {
     fixture.greet().await;
     fixture.check(&HELLO).await;
     fixture.check(&[("DATA", "354"), ("\r\nhalf a mess", "421 4.4.2")]).await;
+    fixture.is_closed().await;
+}
+
+#[tokio::test]
+async fn a_command_that_trickles_in_ends_with_421() {
+    let mut fixture = Fixture::new(Protocol::Smtp, |settings| settings.smtp.command_timeout = Span::ms(300)).await;
+    fixture.greet().await;
+    fixture.trickle(b'N', Duration::from_millis(20)).await;
+    fixture.expect("421 4.4.2").await;
     fixture.is_closed().await;
 }
 

@@ -265,6 +265,15 @@ impl Fixture {
         self.client.as_mut().expect("a client").write_all(text.as_bytes(), SOON).await.expect("the server reads");
     }
 
+    /// Sends the same octet again and again until the server says something.
+    pub async fn trickle(&mut self, octet: u8, pause: Duration) {
+        let client = self.client.as_mut().expect("a client");
+        while client.fill(Instant::now() + pause).await.is_err() {
+            // The server may just have closed: what it said before that is read next.
+            let _ = client.write_all(&[octet], SOON).await;
+        }
+    }
+
     /// The next reply, all its lines; the last one must begin as expected.
     pub async fn expect(&mut self, expect: &str) {
         let client = self.client.as_mut().expect("a client");
