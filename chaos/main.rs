@@ -96,6 +96,7 @@ fn main() -> ExitCode {
         Command::TlsBench(arguments) => block_on(bench::tls::run(&arguments)),
         Command::TlsServe(arguments) => bench::tls::serve(&arguments),
     };
+    posthouse_storage::Store::finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

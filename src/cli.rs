@@ -101,6 +101,7 @@ pub fn run() -> ExitCode {
     let done = runtime.block_on(dispatch(cli.command, output));
     // Whatever still runs then has had its time to finish; a blocked thread must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    posthouse_storage::Store::finish();
     match done {
         Ok(code) => code,
         Err(error) => output.fail(&error),

@@ -293,6 +293,12 @@ impl Store {
         }
         close(&self.engine).await
     }
+
+    /// Ends what the engines run for a whole process. For a program that is about to end: what runs on while it is torn
+    /// down may crash it.
+    pub fn finish() {
+        FoundationDb::finish();
+    }
 }
 
 async fn close(engine: &Engine) -> Result<(), Error> {

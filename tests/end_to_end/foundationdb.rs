@@ -45,4 +45,6 @@ fn fdb_mail_goes_in_and_out_and_survives_kills() {
     assert_eq!(messages.len(), 2);
     assert!(messages[1].contains("Subject: while it recovers"));
     assert_eq!(world.demo.json(&["check", "--store"])["whole"], true);
+    // The library's thread ends before the process: else it may crash on the way out.
+    assert_eq!(world.demo.stop(), 0);
 }

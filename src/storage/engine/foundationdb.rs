@@ -82,6 +82,11 @@ impl FoundationDb {
         Ok(Self { core: Arc::new(core) })
     }
 
+    /// Ends the library's network, for good: for a program that is about to end.
+    pub(crate) fn finish() {
+        foundationdb_sys::stop();
+    }
+
     /// Later calls are refused, and who waits for a row is told. The library's network goes on until the process ends.
     pub(crate) fn close(&self) {
         self.core.closed.send_replace(true);

@@ -13,7 +13,7 @@ mod options;
 use std::ffi::{c_int, c_void};
 
 pub use api::*;
-pub use network::{StartError, is_started, start};
+pub use network::{StartError, is_started, start, stop};
 pub use options::*;
 
 /// The version of the interface that these declarations describe: that of release line 7.3.

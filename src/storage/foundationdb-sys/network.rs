@@ -1,7 +1,9 @@
 //! Opens the library and runs its network thread: once for a process, stopped when the process ends.
 //!
 //! The library can be set up only once and never again after its network has stopped. So the thread lives as long as the
-//! process, and a hook of the C library's exit ends it before anything else is torn down, as FoundationDB demands.
+//! process, and FoundationDB demands that it ends before anything of the library is torn down. A program says when that is
+//! (`stop`). For one that does not, a hook of the C library's exit does: registered again with every start, since exit
+//! tears down what was made since the last one before it calls the hook.
 
 use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
@@ -33,10 +35,12 @@ pub enum StartError {
 const INSTALL: &str =
     "install FoundationDB's client package of release 7.3 or later, or name its library in the configuration";
 
+const ENDED: &str = "its network was ended, and the library can be set up only once";
+
 /// The library in use and the thread that runs its network.
 struct Running {
     path: PathBuf,
-    /// Taken by the hook that stops it.
+    /// Taken by whoever stops it.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,8 +60,10 @@ pub fn is_started() -> bool {
 pub fn start(path: &Path) -> Result<(), StartError> {
     let mut state = running();
     if let Some(running) = &*state {
-        let is_same = running.path == path;
-        return if is_same { Ok(()) } else { Err(StartError::OtherLibrary { running: running.path.clone() }) };
+        if running.path != path {
+            return Err(StartError::OtherLibrary { running: running.path.clone() });
+        }
+        return if running.thread.is_some() { stop_at_exit() } else { Err(refused("after its end", ENDED.to_owned())) };
     }
     open(path)?;
     let version = c_int::try_from(FDB_API_VERSION).expect("a version of three digits");
@@ -67,11 +73,15 @@ pub fn start(path: &Path) -> Result<(), StartError> {
     evaluate("setting up its network", unsafe { api::fdb_setup_network() })?;
     let thread = std::thread::Builder::new().name("fdb-network".to_owned()).spawn(run);
     let thread = thread.map_err(|error| refused("starting its thread", error.to_string()))?;
+    *state = Some(Running { path: path.to_owned(), thread: Some(thread) });
+    stop_at_exit()
+}
+
+fn stop_at_exit() -> Result<(), StartError> {
     // SAFETY: the hook is a function without arguments that does not unwind.
-    if unsafe { libc::atexit(stop) } != 0 {
+    if unsafe { libc::atexit(stop_hook) } != 0 {
         return Err(refused("registering its end", "no room for another exit hook".to_owned()));
     }
-    *state = Some(Running { path: path.to_owned(), thread: Some(thread) });
     Ok(())
 }
 
@@ -102,8 +112,13 @@ fn run() {
     let _ = unsafe { api::fdb_run_network() };
 }
 
-/// Ends the network and waits for its thread: FoundationDB demands both before the process ends.
-extern "C" fn stop() {
+extern "C" fn stop_hook() {
+    stop();
+}
+
+/// Ends the network and waits for its thread; does nothing where none runs. What is asked of the library after it is never
+/// answered.
+pub fn stop() {
     let thread = running().as_mut().and_then(|running| running.thread.take());
     if let Some(thread) = thread {
         // SAFETY: the network was started; it is stopped once, since the thread was taken.
