@@ -109,8 +109,7 @@ async fn under_tls_a_login_and_a_transaction_sleep_and_go_on() {
 #[tokio::test]
 async fn time_outs_are_told_as_if_it_were_awake() {
     let began = Instant::now();
-    let (commands, _fixture) =
-        inn(Protocol::Smtp, |settings| settings.smtp.command_timeout = Span::ms(400)).await;
+    let (commands, _fixture) = inn(Protocol::Smtp, |settings| settings.smtp.command_timeout = Span::ms(400)).await;
     let mut idle = greeted(&commands).await;
     commands.asleep(1).await;
     assert!(idle.rest().await.starts_with("421 4.4.2"));
