@@ -13,7 +13,9 @@ use futures_util::future::BoxFuture;
 use posthouse_filter::rate::{Admission, ConnectionGuard};
 use posthouse_mail::stage::BodyRef;
 use posthouse_mail::{AccountId, BlobId, ModSeq};
-use posthouse_net::{FrozenStream, LineStream};
+use posthouse_net::{Error as NetError, FrozenStream, LineStream};
+use posthouse_obs::emit;
+use posthouse_obs::event::session::SessionMovedOut;
 use posthouse_storage::message::Octets;
 use prost::Message as _;
 use ractor::SpawnErr;
@@ -82,6 +84,38 @@ impl Packed {
 }
 
 impl Parked {
+    /// Takes a session's stream, with nothing under way on it, out of this process; `rest`, told the peer's address, is what
+    /// the session needs where it only sleeps.
+    pub(super) fn new(
+        protocol: Protocol,
+        (stream, state): (LineStream, Vec<u8>),
+        rest: impl FnOnce(SocketAddr) -> Option<Rest>,
+    ) -> Result<Self, NetError> {
+        let transport = stream.transport();
+        let (peer, client) = (transport.peer_addr(), transport.peer_ip());
+        let (socket, stream) = stream.freeze()?;
+        let rest = rest(peer);
+        if rest.is_none() {
+            emit(SessionMovedOut { protocol: protocol.as_str(), client });
+        }
+        Ok(Self { rest, protocol, state, stream, socket })
+    }
+
+    /// The stream and the state again, for a session of this protocol that reads so many octets ahead.
+    pub(super) fn open<S: prost::Message + Default>(
+        self,
+        protocol: Protocol,
+        input_max: usize,
+    ) -> Result<(LineStream, S, Option<Rest>), ResumeError> {
+        if self.protocol != protocol {
+            return Err(ResumeError::Protocol(self.protocol.as_str()));
+        }
+        let state = decode(&self.state)?;
+        let mut stream = LineStream::thaw(self.socket, self.stream, self.rest.as_ref().map(|rest| rest.peer))?;
+        stream.set_input_max(input_max);
+        Ok((stream, state, self.rest))
+    }
+
     /// Bids goodbye in the protocol's words to a session that goes on nowhere, where its client would understand them: not in the
     /// middle of a long answer, nor before TLS where that comes first.
     pub async fn say_goodbye(self, hostname: &str) -> Result<(), ResumeError> {
@@ -169,7 +203,7 @@ pub enum ResumeError {
     Protocol(&'static str),
     /// `Closed`: the client has gone in the meantime.
     #[error(transparent)]
-    Net(#[from] posthouse_net::Error),
+    Net(#[from] NetError),
 }
 
 /// The version that is written. Each one back to the first is read.

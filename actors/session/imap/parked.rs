@@ -10,9 +10,7 @@ use futures_util::FutureExt as _;
 use posthouse_filter::rate::Admission;
 use posthouse_mail::flag::Keyword;
 use posthouse_mail::{AccountId, Flag, FlagSet, MailboxId, ModSeq, Uid};
-use posthouse_net::{Error as NetError, LineStream};
-use posthouse_obs::emit;
-use posthouse_obs::event::session::SessionMovedOut;
+use posthouse_net::Error as NetError;
 use posthouse_storage::message::Octets;
 use posthouse_wire::imap::command::{ParseLimits, Tagged};
 use posthouse_wire::imap::response::fetch::Segment;
@@ -149,24 +147,17 @@ impl<D: Desk> Dialogue<D> {
         if let Some(Err(error)) = self.stream.send(&mut self.out, limit).now_or_never() {
             return Err(error);
         }
-        let (protocol, peer) = (self.protocol, self.stream.transport().peer_addr());
         // Only in IDLE, and only with a mailbox open, does a client hear of changes.
         let account = self.state.selected().and(self.state.account());
         let watch = account.zip(self.notices.take());
-        let Self { state, stream, out, greeted, login_by, input_by, presence, .. } = self;
+        let Self { protocol, state, stream, out, greeted, login_by, input_by, presence, .. } = self;
         let mut octets = ImapState::new(state);
         octets.greeted = greeted;
         octets.output = out;
         octets.login_left_ms = left(login_by);
         octets.input_left_ms = input_by.map(left);
-        let state = encode(&octets);
-        let client = stream.transport().peer_ip();
-        let (socket, stream) = stream.freeze()?;
-        let rest = sleep_until.map(|until| Rest { until, watch, peer, place: None, presence });
-        if rest.is_none() {
-            emit(SessionMovedOut { protocol: protocol.as_str(), client });
-        }
-        Ok(Parked { rest, protocol, state, stream, socket })
+        let rest = |peer| sleep_until.map(|until| Rest { until, watch, peer, place: None, presence });
+        Parked::new(protocol, (stream, encode(&octets)), rest)
     }
 }
 
@@ -177,13 +168,8 @@ impl<D: Desk> ImapSession<D> {
         parked: Parked,
         admission: &Admission,
     ) -> Result<Self, ResumeError> {
-        if parked.protocol != services.protocol {
-            return Err(ResumeError::Protocol(parked.protocol.as_str()));
-        }
-        let mut state: ImapState = decode(&parked.state)?;
-        let Parked { rest, stream, socket, .. } = parked;
-        let mut stream = LineStream::thaw(socket, stream, rest.as_ref().map(|rest| rest.peer))?;
-        stream.set_input_max(input_max(&frame_limits(&services.settings)));
+        let input_max = input_max(&frame_limits(&services.settings));
+        let (stream, mut state, rest) = parked.open::<ImapState>(services.protocol, input_max)?;
         let tls_is_due = services.protocol.is_implicit_tls() && state.greeted;
         ensure(stream.transport().is_tls() || !tls_is_due, "TLS")?;
         ensure(state.output.len() <= UNSENT_MAX, "unsent answers")?;

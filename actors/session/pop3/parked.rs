@@ -6,9 +6,6 @@
 use futures_util::FutureExt as _;
 use posthouse_filter::rate::Admission;
 use posthouse_mail::{AccountId, MailboxId, Uid, UidValidity};
-use posthouse_net::LineStream;
-use posthouse_obs::emit;
-use posthouse_obs::event::session::SessionMovedOut;
 use posthouse_storage::lock::Holder;
 use posthouse_wire::pop3::command::LINE_MAX;
 use posthouse_wire::pop3::{Entry, LineLimit, Listing, Maildrop, Offer, Server, Snapshot, Stuffer};
@@ -130,19 +127,14 @@ impl<M: Maildrops> Pop3Session<M> {
         if let Some(Err(error)) = stream.send(&mut self.state.output, limit).now_or_never() {
             return Err(of_write(&error));
         }
-        let (protocol, peer) = (self.services.protocol, stream.transport().peer_addr());
         let state = encode(&Pop3State::new(&mut self.state));
-        let (socket, stream) = stream.freeze().map_err(|_| End::Gone)?;
-        let rest = match why {
+        let rest = |peer| match why {
             End::Asleep(until) => {
                 Some(Rest { until, watch: None, peer, place: self.place.take(), presence: self.presence.again() })
             }
-            _ => {
-                emit(SessionMovedOut { protocol: protocol.as_str(), client: self.client });
-                None
-            }
+            _ => None,
         };
-        Ok(Parked { rest, protocol, state, stream, socket })
+        Parked::new(self.services.protocol, (stream, state), rest).map_err(|_| End::Gone)
     }
 
     /// The session that another process parked, if its state is sound.
@@ -151,13 +143,7 @@ impl<M: Maildrops> Pop3Session<M> {
         parked: Parked,
         admission: &Admission,
     ) -> Result<Self, ResumeError> {
-        if parked.protocol != services.protocol {
-            return Err(ResumeError::Protocol(parked.protocol.as_str()));
-        }
-        let state: Pop3State = decode(&parked.state)?;
-        let Parked { rest, stream, socket, .. } = parked;
-        let mut stream = LineStream::thaw(socket, stream, rest.as_ref().map(|rest| rest.peer))?;
-        stream.set_input_max(LINE_MAX);
+        let (stream, state, rest) = parked.open::<Pop3State>(services.protocol, LINE_MAX)?;
         let transport = stream.transport();
         let tls_is_due = services.protocol.is_implicit_tls() && state.greeted;
         ensure(transport.is_tls() || !tls_is_due, "TLS")?;

@@ -6,9 +6,6 @@ use futures_util::FutureExt as _;
 use posthouse_filter::rate::Admission;
 use posthouse_mail::envelope::{BodyType, DsnNotify, DsnReturn, OriginalRecipient};
 use posthouse_mail::{AccountId, Address, Envelope, ForwardPath, IngestId, Recipient, ReversePath};
-use posthouse_net::LineStream;
-use posthouse_obs::emit;
-use posthouse_obs::event::session::SessionMovedOut;
 use posthouse_wire::smtp::line::LineCutter;
 use posthouse_wire::smtp::reply;
 use posthouse_wire::smtp::server::snapshot::{Hello, Progress, Snapshot};
@@ -136,19 +133,14 @@ impl<D: Desk> SmtpSession<D> {
         if let Some(Err(error)) = stream.send(&mut self.output, limit).now_or_never() {
             return Err(ended_by(&error));
         }
-        let (protocol, peer) = (self.services.protocol, stream.transport().peer_addr());
         let state = encode(&SmtpState::new(self));
-        let (socket, stream) = stream.freeze().map_err(|_| End::Gone)?;
-        let rest = match why {
+        let rest = |peer| match why {
             End::Asleep(until) => {
                 Some(Rest { until, watch: None, peer, place: self.place.take(), presence: self.presence.again() })
             }
-            _ => {
-                emit(SessionMovedOut { protocol: protocol.as_str(), client: self.client });
-                None
-            }
+            _ => None,
         };
-        Ok(Parked { rest, protocol, state, stream, socket })
+        Parked::new(self.services.protocol, (stream, state), rest).map_err(|_| End::Gone)
     }
 
     /// The session that another process parked, if its state is sound.
@@ -157,13 +149,7 @@ impl<D: Desk> SmtpSession<D> {
         parked: Parked,
         admission: &Admission,
     ) -> Result<Self, ResumeError> {
-        if parked.protocol != services.protocol {
-            return Err(ResumeError::Protocol(parked.protocol.as_str()));
-        }
-        let mut state: SmtpState = decode(&parked.state)?;
-        let Parked { rest, stream, socket, .. } = parked;
-        let mut stream = LineStream::thaw(socket, stream, rest.as_ref().map(|rest| rest.peer))?;
-        stream.set_input_max(input_max(&services.settings));
+        let (stream, mut state, rest) = parked.open::<SmtpState>(services.protocol, input_max(&services.settings))?;
         let tls = stream.transport().is_tls();
         let opening = state.opening()?;
         ensure(services.protocol.is_implicit_tls() || opening != Opening::Handshake, "a handshake")?;
