@@ -6,6 +6,7 @@ mod bench;
 mod client;
 mod disk;
 mod foundationdb;
+mod options;
 mod oracle;
 mod scenario;
 mod served;

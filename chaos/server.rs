@@ -101,16 +101,6 @@ pub fn start(
     Ok(Server { child, ready })
 }
 
-/// The built program: the one named, else the one beside this one.
-pub fn program(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
-    let program = match named {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("posthouse"),
-    };
-    ensure!(program.exists(), "{} is not built; name it with --posthouse", program.display());
-    Ok(program)
-}
-
 /// A process; killed when it is dropped.
 pub struct Server {
     child: Child,

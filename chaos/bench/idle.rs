@@ -8,7 +8,6 @@ mod client;
 mod dovecot;
 mod posthouse;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -19,11 +18,12 @@ use client::{Client, Place};
 use dovecot::Dovecot;
 use posthouse::Posthouse;
 
+use crate::options::Program;
+
 #[derive(Args)]
 pub struct IdleArgs {
-    /// The built program; the one beside this one by default.
-    #[arg(long)]
-    posthouse: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
     /// Which servers, one after the other.
     #[arg(long, value_delimiter = ',', default_values = ["posthouse"])]
     servers: Vec<Kind>,

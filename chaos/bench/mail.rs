@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::disk::Disk;
+use crate::options::Folder;
 use crate::scenario::store_load::{make_accounts, now, request_id, writer};
 use crate::workload;
 
@@ -35,9 +36,8 @@ pub struct Args {
     /// Gigabytes of mail in the store that is killed.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=8))]
     gigabytes: u64,
-    /// Where the image of the device lies; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 #[derive(clap::Args)]
@@ -69,12 +69,7 @@ struct Run {
 }
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("posthouse-mail-bench");
-    let lab = match &arguments.dir {
-        Some(dir) => builder.tempdir_in(dir)?,
-        None => builder.tempdir()?,
-    };
+    let lab = arguments.folder.temporary("posthouse-mail-bench")?;
     let disk = Disk::make(lab.path(), ROOM)?;
     let mounted = disk.mount()?;
     let mail = bodies(workload::mail);

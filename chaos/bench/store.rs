@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::options::Folder;
 use crate::scenario::store_load::{make_accounts, now, request_id, stage, writer};
 use crate::workload;
 
@@ -31,9 +32,8 @@ pub struct Args {
     /// Milliseconds of one run.
     #[arg(long, default_value_t = 3000)]
     millis: u64,
-    /// On which disk; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 /// Accounts that deliveries spread over.
@@ -54,12 +54,7 @@ struct Bench {
 }
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("posthouse-store-bench");
-    let lab = match &arguments.dir {
-        Some(dir) => builder.tempdir_in(dir)?,
-        None => builder.tempdir()?,
-    };
+    let lab = arguments.folder.temporary("posthouse-store-bench")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!(
         "bodies of {} octets, {} ms a run; per second, and milliseconds at the median and the 99th percentile",

@@ -19,15 +19,15 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::check_fill;
 use super::store_load::{now, settings};
+use crate::options::Seed;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Changes.
     #[arg(long, default_value_t = 200)]
     rounds: u32,
-    /// Repeats a run; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: Seed,
     /// A few rounds, for CI.
     #[arg(long)]
     short: bool,
@@ -56,7 +56,7 @@ struct Tally {
 }
 
 pub async fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let rounds = if arguments.short { 40 } else { arguments.rounds };
     println!("check-mutate: seed {seed}, {rounds} rounds");
     let mut random = StdRng::seed_from_u64(seed);

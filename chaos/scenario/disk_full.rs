@@ -5,7 +5,6 @@
 //! the full disk or when there is room again. After each round what was acknowledged is compared with what is there.
 //! Needs root, for mount.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use tokio::runtime::Runtime;
 use super::store_kill::{Load, Verified, judge, note, prove, read_messages};
 use super::store_load::settings;
 use crate::disk::{Ballast, Disk, Mounted, mount_memory};
+use crate::options::{Folder, Seed};
 use crate::oracle::Ledger;
 
 #[derive(clap::Args)]
@@ -25,18 +25,16 @@ pub struct Args {
     /// Times that the disk is full.
     #[arg(long, default_value_t = 30)]
     rounds: u32,
-    /// Repeats a run; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: Seed,
     /// A few rounds, for CI.
     #[arg(long)]
     short: bool,
     /// An ext4 file system on a loop device instead of one in memory.
     #[arg(long)]
     ext4: bool,
-    /// Where the file system is mounted; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 /// Octets of the file system.
@@ -62,15 +60,10 @@ enum Fate {
 const FATES: [Fate; 3] = [Fate::Relief, Fate::StartedFull, Fate::Killed];
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let rounds = if arguments.short { 3 } else { arguments.rounds };
     println!("disk-full: seed {seed}, {rounds} rounds");
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("posthouse-disk-full");
-    let lab = match &arguments.dir {
-        Some(dir) => builder.tempdir_in(dir)?,
-        None => builder.tempdir()?,
-    };
+    let lab = arguments.folder.temporary("posthouse-disk-full")?;
     // Declared first, so that it is detached after it is unmounted.
     let disk = if arguments.ext4 { Some(Disk::make(lab.path(), ROOM)?) } else { None };
     let mounted = disk.as_ref().map_or_else(|| mount_memory(lab.path(), ROOM), Disk::mount)?;

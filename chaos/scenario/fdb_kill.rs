@@ -16,6 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::store_kill::{Load, Verified, note, prove, read_messages};
 use super::store_load::cluster_settings;
 use crate::foundationdb::{self, Cluster};
+use crate::options::Seed;
 use crate::oracle::Ledger;
 
 #[derive(clap::Args)]
@@ -23,9 +24,8 @@ pub struct Args {
     /// Kills of a server.
     #[arg(long, default_value_t = 50)]
     kills: u32,
-    /// Repeats a run; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: Seed,
 }
 
 /// Kills before what is there is read.
@@ -35,7 +35,7 @@ const SERVERS: usize = 3;
 const HEAL_MAX: Duration = Duration::from_secs(180);
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let version = foundationdb::version()?;
     println!("fdb-kill: seed {seed}, {} kills of {version}", arguments.kills);
     let mut cluster = Cluster::start(SERVERS)?;

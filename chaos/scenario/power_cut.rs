@@ -16,6 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::store_kill::{judge, read_all, run_child};
 use crate::disk::{Disk, tool};
+use crate::options::{Folder, Seed};
 use crate::oracle::Ledger;
 
 #[derive(clap::Args)]
@@ -23,12 +24,10 @@ pub struct Args {
     /// Cuts.
     #[arg(long, default_value_t = 50)]
     rounds: u32,
-    /// Repeats a run; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Where the image of the file system lies; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    seed: Seed,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 const IMAGE: u64 = 2 << 30;
@@ -41,14 +40,9 @@ const PAGES: u64 = 600;
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     println!("power-cut: seed {seed}, {} rounds", arguments.rounds);
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("posthouse-power-cut");
-    let lab = match &arguments.dir {
-        Some(dir) => builder.tempdir_in(dir)?,
-        None => builder.tempdir()?,
-    };
+    let lab = arguments.folder.temporary("posthouse-power-cut")?;
     let disk = Disk::make(lab.path(), IMAGE)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut random = StdRng::seed_from_u64(seed);

@@ -18,27 +18,25 @@ use tokio::runtime::Runtime;
 
 use super::store_kill::{Load, Verified, judge, note, prove, read_messages, run_child};
 use super::store_load::settings;
+use crate::options::{Folder, Program, Seed};
 use crate::oracle::Ledger;
 use crate::served::Site;
-use crate::server::{Server, program};
+use crate::server::Server;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Kills.
     #[arg(long, default_value_t = 60)]
     kills: u32,
-    /// Repeats a run; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: Seed,
     /// A few kills, for CI.
     #[arg(long)]
     short: bool,
-    /// The built program; the one beside this one by default.
-    #[arg(long)]
-    posthouse: Option<PathBuf>,
-    /// Where both nodes keep their files; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 /// Who is killed.
@@ -58,14 +56,14 @@ const RECOVER_MAX: Duration = Duration::from_secs(60);
 const FILL: Duration = Duration::from_millis(300);
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let kills = if arguments.short { 6 } else { arguments.kills };
     println!("served-kill: seed {seed}, {kills} kills");
-    let temporary = tempfile::Builder::new().prefix("posthouse-served-kill").tempdir()?;
-    let folder = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let lab = arguments.folder.lab("posthouse-served-kill")?;
+    let folder = lab.path();
     let site = Site::make(&folder)?;
     let mut run = Run {
-        program: program(arguments.posthouse.as_ref())?,
+        program: arguments.program.path()?,
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         random: StdRng::seed_from_u64(seed),
         ledger: Ledger::default(),

@@ -7,7 +7,6 @@
 //! note of it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +17,9 @@ use tokio::sync::watch;
 
 use super::smtp_load::{self, ACCOUNTS, Load, PASSWORD, Way};
 use crate::client::Imap;
+use crate::options::{Folder, Program, Seed};
 use crate::oracle::Violation;
-use crate::server::{Plan, Server, free_port_offset, program};
+use crate::server::{Plan, Server, free_port_offset};
 use crate::sink::Sink;
 use crate::workload;
 
@@ -28,18 +28,15 @@ pub struct Args {
     /// Kills.
     #[arg(long, default_value_t = 200)]
     rounds: u32,
-    /// Repeats the kills' moments and the load's draws; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: Seed,
     /// A few rounds, for CI.
     #[arg(long)]
     short: bool,
-    /// The built program; the one beside this one by default.
-    #[arg(long)]
-    posthouse: Option<PathBuf>,
-    /// Where the server keeps its data; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
+    #[command(flatten)]
+    folder: Folder,
     /// Added to every port of the server; one at which they are free is found when absent.
     #[arg(long)]
     port_offset: Option<u16>,
@@ -52,14 +49,14 @@ const SESSIONS: [(Way, u32); 2] = [(Way::Smtp, 4), (Way::Submission, 2)];
 const SETTLE_MAX: Duration = Duration::from_secs(180);
 
 pub async fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let rounds = if arguments.short { 5 } else { arguments.rounds };
     println!("smtp-kill: seed {seed}, {rounds} rounds");
-    let temporary = tempfile::Builder::new().prefix("posthouse-smtp-kill").tempdir()?;
+    let lab = arguments.folder.lab("posthouse-smtp-kill")?;
     let (sink, sink_address) = Sink::start().await?;
     let plan = Plan {
-        program: program(arguments.posthouse.as_ref())?,
-        data: arguments.dir.clone().unwrap_or_else(|| temporary.path().join("data")),
+        program: arguments.program.path()?,
+        data: lab.path().join("data"),
         port_offset: arguments.port_offset.map_or_else(free_port_offset, Ok)?,
         environment: vec![
             ("POSTHOUSE_QUEUE__SMARTHOST".to_owned(), sink_address.to_string()),

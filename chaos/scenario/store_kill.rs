@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::store_load::{ACCOUNTS, make_accounts, now, settings};
+use crate::options::{Folder, Seed};
 use crate::oracle::{Ledger, Standing};
 use crate::workload;
 
@@ -25,15 +26,13 @@ pub struct Args {
     /// Kills.
     #[arg(long, default_value_t = 50)]
     rounds: u32,
-    /// Repeats a run; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: Seed,
     /// A few rounds, for CI.
     #[arg(long)]
     short: bool,
-    /// Where the store lies; a temporary directory by default.
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 /// How long a child may take to open the store.
@@ -44,11 +43,11 @@ const PAGE: usize = 500;
 const LOOKS_MAX: u32 = 10;
 
 pub fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let rounds = if arguments.short { 8 } else { arguments.rounds };
     println!("store-kill: seed {seed}, {rounds} rounds");
-    let temporary = tempfile::Builder::new().prefix("posthouse-store-kill").tempdir()?;
-    let dir = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let lab = arguments.folder.lab("posthouse-store-kill")?;
+    let dir = lab.path();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut ledger = Ledger::default();

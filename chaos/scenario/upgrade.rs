@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use super::smtp_kill::{settle, start_sessions};
 use super::smtp_load::{Load, PASSWORD};
 use crate::client::Smtp;
-use crate::server::{Plan, free_port_offset, program};
+use crate::options::{Program, Seed};
+use crate::server::{Plan, free_port_offset};
 use crate::sink::Sink;
 
 #[derive(clap::Args)]
@@ -42,12 +43,10 @@ pub struct Args {
     /// Few sessions and upgrades, for CI.
     #[arg(long)]
     short: bool,
-    /// Repeats the moments of the upgrades and the load's draws; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// The built program; the one beside this one by default.
-    #[arg(long)]
-    posthouse: Option<PathBuf>,
+    #[command(flatten)]
+    seed: Seed,
+    #[command(flatten)]
+    program: Program,
     /// Another build of it, which takes turns with the first.
     #[arg(long)]
     other: Option<PathBuf>,
@@ -65,13 +64,13 @@ const PROGRAMS: &str = include_str!("upgrade_programs.py");
 const READER: &str = "reader@demo.test";
 
 pub async fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let (sessions, openssl, upgrades) =
         if arguments.short { (200, 10, 5) } else { (arguments.sessions, arguments.openssl, arguments.upgrades) };
     println!("upgrade: seed {seed}, {sessions} sessions, {upgrades} upgrades");
     let folder = tempfile::Builder::new().prefix("posthouse-upgrade").tempdir()?;
     let (sink, sink_address) = Sink::start().await?;
-    let first = program(arguments.posthouse.as_ref())?;
+    let first = arguments.program.path()?;
     let programs = [first.clone(), arguments.other.clone().unwrap_or(first)];
     let plan = plan(programs[0].clone(), folder.path(), &sink_address.to_string())?;
     let mut server = plan.start()?;

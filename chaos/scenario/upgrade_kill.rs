@@ -7,7 +7,6 @@
 mod session;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -21,7 +20,8 @@ use tokio::time::timeout;
 use super::smtp_load::PASSWORD;
 use super::upgrade::make_maildrops;
 use crate::client::{Imap, Smtp};
-use crate::server::{Plan, Server, free_port_offset, program};
+use crate::options::{Program, Seed};
+use crate::server::{Plan, Server, free_port_offset};
 use session::{BOB, KINDS, Session};
 
 #[derive(clap::Args)]
@@ -35,12 +35,10 @@ pub struct Args {
     /// One kill of each kind, for CI.
     #[arg(long)]
     short: bool,
-    /// Repeats the moments; drawn and printed when absent.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// The built program; the one beside this one by default.
-    #[arg(long)]
-    posthouse: Option<PathBuf>,
+    #[command(flatten)]
+    seed: Seed,
+    #[command(flatten)]
+    program: Program,
 }
 
 const SMTP: u16 = 2525;
@@ -83,12 +81,12 @@ struct Outcome {
 }
 
 pub async fn run(arguments: &Args) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let seed = arguments.seed.draw();
     let kills = if arguments.short { 1 } else { arguments.kills };
     println!("upgrade-kill: seed {seed}, {kills} kills of each side in each phase");
     let folder = tempfile::Builder::new().prefix("posthouse-upgrade-kill").tempdir()?;
     let plan = Plan {
-        program: program(arguments.posthouse.as_ref())?,
+        program: arguments.program.path()?,
         data: folder.path().join("data"),
         port_offset: free_port_offset()?,
         environment: vec![("POSTHOUSE_POP3__LOCK_LEASE".to_owned(), LOCK_LEASE.to_owned())],

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::client::Place;
 use super::{IdleArgs, Subject};
-use crate::server::{Plan, Server, free_port_offset, program};
+use crate::server::{Plan, Server, free_port_offset};
 
 const IMAPS: u16 = 2993;
 const METRICS: u16 = 2090;
@@ -26,7 +26,7 @@ pub struct Posthouse {
 impl Posthouse {
     pub async fn start(arguments: &IdleArgs, folder: &Path) -> anyhow::Result<Self> {
         let plan = Plan {
-            program: program(arguments.posthouse.as_ref())?,
+            program: arguments.program.path()?,
             data: folder.to_owned(),
             port_offset: free_port_offset()?,
             environment: vec![
