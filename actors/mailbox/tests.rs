@@ -232,6 +232,7 @@ async fn listeners_hear_of_every_commit() {
         change: FlagChange::Add,
         flags: [Flag::Deleted].into(),
         unchanged_since: None,
+        keywords_max: 100,
     };
     let set = fixture.mailboxes.set_flags(ALICE, change).await.unwrap();
     notice.changed().await.unwrap();

@@ -84,6 +84,7 @@ async fn one_account(store: &Store, account: AccountId, random: &mut StdRng) -> 
         change: FlagChange::Add,
         flags,
         unchanged_since: None,
+        keywords_max: 100,
     };
     message::set_flags(store, writer, &change).await?;
     let copy = |numbers| Copy { request: request(), source: inbox, target: archive, uids: uids(numbers) };

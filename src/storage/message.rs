@@ -15,7 +15,7 @@ use bytes::Bytes;
 use posthouse_mail::stage::{BodyRef, StoredMessage};
 use posthouse_mail::structure::MessageStructure;
 use posthouse_mail::{
-    AccountId, BlobId, EmailId, FlagSet, IngestId, MailboxId, ModSeq, SpecialUse, ThreadId, Uid, UidValidity,
+    AccountId, BlobId, EmailId, Flag, FlagSet, IngestId, MailboxId, ModSeq, SpecialUse, ThreadId, Uid, UidValidity,
     UnixMillis,
 };
 
@@ -137,6 +137,17 @@ pub struct SetFlags {
     pub flags: FlagSet,
     /// RFC 7162 §3.1.3 UNCHANGEDSINCE: a message changed after this stays as it is.
     pub unchanged_since: Option<ModSeq>,
+    /// Where a message would come to more keywords than these, and than it has, nothing is changed.
+    pub keywords_max: usize,
+}
+
+/// Refuses more keywords than a message may have.
+pub fn check_keywords(flags: &FlagSet, max: usize) -> Result<(), Error> {
+    if keywords(flags) > max { Err(Error::Limit { what: "keywords on one message" }) } else { Ok(()) }
+}
+
+fn keywords(flags: &FlagSet) -> usize {
+    flags.iter().filter(|flag| matches!(flag, Flag::Keyword(_))).count()
 }
 
 /// What STORE did.

@@ -2,7 +2,7 @@
 
 use posthouse_mail::AccountId;
 use posthouse_storage::mailbox::{self, Mailbox};
-use posthouse_storage::message::{Append, AppendBody, QuotaRule, Target};
+use posthouse_storage::message::{Append, AppendBody, QuotaRule, Target, check_keywords};
 use posthouse_storage::{StagedBody, account};
 use posthouse_wire::imap::Frame;
 use posthouse_wire::imap::command::append::AppendHead;
@@ -58,6 +58,7 @@ impl<D: Desk> Dialogue<D> {
         if head.size == 0 {
             return Err(Status::no("a message has at least one octet").code(Code::Cannot).into());
         }
+        check_keywords(&head.flags, self.settings.mailbox.keywords_max)?;
         let id = self.account()?;
         let store = self.desk.store();
         let target = mailbox::by_path(store, id, head.mailbox.as_str()).await?;

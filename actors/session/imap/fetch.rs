@@ -199,6 +199,7 @@ impl<D: Desk> Dialogue<D> {
             change: FlagChange::Add,
             flags: FlagSet::from([Flag::Seen]),
             unchanged_since: None,
+            keywords_max: self.settings.mailbox.keywords_max,
         };
         let Ok(set) = self.desk.set_flags(self.account()?, change).await else {
             return Ok(Vec::new());

@@ -40,6 +40,7 @@ impl<D: Desk> Dialogue<D> {
             },
             flags: store.flags.clone(),
             unchanged_since: None,
+            keywords_max: self.settings.mailbox.keywords_max,
         };
         let set = self.desk.set_flags(self.account()?, change).await?;
         let selected = self.selected_mut()?;

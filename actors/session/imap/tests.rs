@@ -336,6 +336,23 @@ async fn append_refuses_what_it_cannot_keep() {
 }
 
 #[tokio::test]
+async fn rfc5530_3_more_keywords_than_a_message_may_have_are_refused() {
+    let server = Server::with(|settings| settings.mailbox.keywords_max = 2).await;
+    let mut client = open(&server, &[MESSAGE]).await;
+    for (text, expect) in [
+        ("STORE 1 +FLAGS (\\Seen a b)", "OK "),
+        ("STORE 1 +FLAGS (c)", "NO [LIMIT]"),
+        ("STORE 1 FLAGS (\\Answered a c)", "OK "),
+        ("STORE 1 FLAGS (a b c)", "NO [LIMIT]"),
+        ("APPEND INBOX (a b c) {5}", "NO [LIMIT]"),
+    ] {
+        let status = client.status(text).await;
+        assert!(status.starts_with(expect), "{text}: {status}");
+    }
+    assert_eq!(client.ok("FETCH 1 FLAGS").await[0], "* 1 FETCH (FLAGS (\\Answered a c))");
+}
+
+#[tokio::test]
 async fn limits_are_answered() {
     let server = Server::with(|settings| {
         settings.imap.line_max = Size::bytes(200);
@@ -373,7 +390,7 @@ async fn a_drain_says_goodbye_between_commands_and_in_idle() {
     idling.line().await;
     server.drain();
     for client in [&mut waiting, &mut idling] {
-        let bye = tokio::time::timeout(Duration::from_secs(5), client.line()).await.expect("in time");
+        let bye = tokio::time::timeout(Duration::from_secs(60), client.line()).await.expect("in time");
         assert!(bye.starts_with("* BYE [UNAVAILABLE]"), "{bye}");
     }
 }

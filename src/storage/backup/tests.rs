@@ -164,6 +164,7 @@ impl Rig {
             change: FlagChange::Add,
             flags: flags(&[flag]),
             unchanged_since: None,
+            keywords_max: 100,
         };
         message::set_flags(&self.fixture.store, &writer(ALICE), &change).await.unwrap();
     }

@@ -85,6 +85,10 @@ async fn change_one(
         // RFC 7162 §3.1.3: what changes nothing needs no new mod-sequence.
         return Ok(FlagsOf { uid, modseq: super::modseq(row.modseq)?, flags: new });
     }
+    // Where the limit was lowered a message may lose keywords, and what it has beside them may change.
+    if super::keywords(&new) > super::keywords(&old) {
+        super::check_keywords(&new, request.keywords_max)?;
+    }
     let modseq = account.modseq()?;
     let of_email = |flags: &FlagSet| flags.iter().filter(|flag| **flag != Flag::Deleted).cloned().collect::<FlagSet>();
     if of_email(&old) != of_email(&new) {

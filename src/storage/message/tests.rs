@@ -241,6 +241,7 @@ fn store_flags(fixture: &Fixture, mailbox: MailboxId, numbers: &[u32], change: F
         change,
         flags: flags(texts),
         unchanged_since: None,
+        keywords_max: 100,
     }
 }
 
@@ -265,6 +266,26 @@ async fn flags_belong_to_the_email_but_deleted_to_the_membership() {
     assert!(!again.messages[0].flags.contains(&Flag::Seen));
     assert_eq!(deleted_uids(&fixture.store, ALICE, inbox).await.unwrap(), uids(&[1]));
     fixture.assert_whole().await;
+}
+
+#[tokio::test]
+async fn keywords_of_a_message_have_a_limit() {
+    let fixture = Fixture::new().await;
+    fixture.fill(1).await;
+    let inbox = fixture.mailbox("INBOX").await.id;
+    let set = async |change, texts: &[&str], keywords_max| {
+        let request = SetFlags { keywords_max, ..store_flags(&fixture, inbox, &[1], change, texts) };
+        set_flags(&fixture.store, &writer(ALICE), &request).await
+    };
+    let full = set(FlagChange::Add, &["\\Seen", "\\Flagged", "a", "b"], 2).await.unwrap();
+    let over = Err(Error::Limit { what: "keywords on one message" });
+    assert_eq!(set(FlagChange::Add, &["c"], 2).await, over);
+    assert_eq!(set(FlagChange::Replace, &["a", "b", "c", "d", "e"], 2).await, over);
+    assert_eq!(fixture.messages("INBOX").await[0].flags, full.messages[0].flags);
+    // The limit was lowered since.
+    let fewer = set(FlagChange::Remove, &["a", "\\Seen"], 0).await.unwrap();
+    assert_eq!(fewer.messages[0].flags, flags(&["\\Flagged", "b"]));
+    assert_eq!(set(FlagChange::Replace, &["c", "d"], 1).await, over);
 }
 
 #[tokio::test]

@@ -63,6 +63,7 @@ async fn change(rig: &Rig, dice: &mut Dice, step: u64, history: &mut BTreeMap<u6
                 change: [FlagChange::Add, FlagChange::Remove][usize::try_from(dice.roll(2)).unwrap()],
                 flags,
                 unchanged_since: None,
+                keywords_max: 100,
             };
             message::set_flags(store, writer, &change).await.unwrap();
         }
