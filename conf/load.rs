@@ -138,6 +138,16 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_no_store_keeps_is_no_limit() {
+        for (key, text) in [("smtp.message_max", "[smtp]\nmessage_max"), ("imap.append_max", "[imap]\nappend_max")] {
+            let checked = |size: &str| parse(&format!("{text} = \"{size}\"\n"), "c.toml").expect("sound").checked();
+            checked("256MiB").expect("as much as a store keeps");
+            let error = checked("257MiB").expect_err("more than a store keeps").to_string();
+            assert!(error.starts_with(key) && error.contains("at most 256MiB"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_environment_overrides_by_type() {
         let base = Settings::default();
         let set = [

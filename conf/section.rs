@@ -85,6 +85,8 @@ impl Settings {
             .node
             .complaint()
             .or_else(|| self.tls.complaint())
+            .or_else(|| self.smtp.complaint())
+            .or_else(|| self.imap.complaint())
             .or_else(|| self.queue.complaint())
             .or_else(|| self.filter.complaint())
             .or_else(|| self.dkim.complaint())

@@ -17,7 +17,7 @@ pub struct Filter {
     pub waiting_max: usize,
     /// Longest time of a message in the filter, waiting included; then 451.
     pub wait_max: Span,
-    /// Longest time of one stage that asks DNS.
+    /// Longest time of the stages SPF and DMARC, which ask DNS.
     pub stage_timeout: Span,
     /// Above this size only the header and this much of the body are parsed.
     pub parse_max: Size,
@@ -31,7 +31,7 @@ pub struct Filter {
     pub dkim: bool,
     /// Signatures of one message that are verified; further ones are ignored.
     pub dkim_signatures_max: usize,
-    /// Whether DMARC policies are applied (RFC 7489).
+    /// Whether DMARC policies are applied (RFC 9989).
     pub dmarc: bool,
     /// Whether a policy of `reject` refuses the message; false files it as Junk.
     pub dmarc_reject: bool,

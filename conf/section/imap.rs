@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Complaint;
 use crate::unit::{Size, Span};
 
 /// IMAP sessions (RFC 9051, RFC 3501).
@@ -14,7 +15,7 @@ pub struct Imap {
     pub literal_max: Size,
     /// Octets in all literals of one command, a message not counted.
     pub literals_total_max: Size,
-    /// Octets of a message in APPEND; more gets NO [TOOBIG] (RFC 4469 §4.2).
+    /// Octets of a message in APPEND, at most 256 MiB; more gets NO [TOOBIG] (RFC 4469 §4.2).
     pub append_max: Size,
     /// Nesting of a SEARCH command.
     pub search_depth_max: usize,
@@ -47,5 +48,11 @@ impl Default for Imap {
             io_buffer: Size::kib(32),
             changes_max: 1024,
         }
+    }
+}
+
+impl Imap {
+    pub(super) fn complaint(&self) -> Complaint {
+        super::storage::complain_of_body("imap.append_max", self.append_max)
     }
 }

@@ -13,9 +13,9 @@ use crate::unit::{Size, Span};
 pub struct Queue {
     /// The port at remote MX hosts.
     pub remote_port: u16,
-    /// `host:port` that all remote mail goes through; empty: MX lookup.
+    /// `host:port` that all remote mail goes through, with TLS from the first octet on port 465; empty: MX lookup.
     pub smarthost: String,
-    /// User for AUTH PLAIN at the smarthost; empty: none.
+    /// User for AUTH PLAIN at the smarthost, whose certificate must then be valid by the system's roots; empty: none.
     pub smarthost_user: String,
     /// File with that user's password.
     pub smarthost_password_file: PathBuf,

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Complaint;
 use crate::unit::{Size, Span};
 
 /// Receiving mail on port 25, and what submission shares with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Smtp {
-    /// Largest message, told in SIZE (RFC 1870), enforced at MAIL and in DATA.
+    /// Largest message, told in SIZE (RFC 1870), enforced at MAIL and in DATA; at most 256 MiB.
     pub message_max: Size,
     /// Recipients of one message; further ones get 452 (RFC 5321 §4.5.3.1.8 wants at least 100).
     pub recipients_max: usize,
@@ -59,5 +60,11 @@ impl Default for Smtp {
             vrfy_reveals: false,
             io_buffer: Size::kib(16),
         }
+    }
+}
+
+impl Smtp {
+    pub(super) fn complaint(&self) -> Complaint {
+        super::storage::complain_of_body("smtp.message_max", self.message_max)
     }
 }

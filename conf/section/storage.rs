@@ -17,6 +17,9 @@ pub use object_store::ObjectStore;
 pub use serve::Serve;
 pub use served::Served;
 
+/// The longest body that a store keeps: its row holds the list of its parts.
+pub const BODY_MAX: Size = Size::mib(256);
+
 /// The store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,7 +47,7 @@ pub struct Storage {
     pub staged_ttl: Span,
     /// A body is freed this long after its last reference is gone.
     pub blob_retention: Span,
-    /// Body reads, body writes and long scans at once on the blocking pool.
+    /// Body reads and writes at once on the blocking pool, and as many long scans.
     pub blocking_max: usize,
     /// Times that a transaction is run when it meets conflicts.
     pub transaction_tries_max: usize,
@@ -100,6 +103,11 @@ impl Default for Storage {
             object_store: ObjectStore::default(),
         }
     }
+}
+
+/// A limit of messages that no store could keep.
+pub(super) fn complain_of_body(key: &'static str, max: Size) -> Complaint {
+    (max > BODY_MAX).then(|| (key, format!("{max}: a store keeps messages of at most {BODY_MAX}")))
 }
 
 impl Storage {

@@ -19,8 +19,8 @@ use super::segment::Segments;
 use super::staged::{Content, Run, Staged, StagedBody};
 use crate::error::Error;
 
-/// Octets of a body: its row must hold the list of its frames.
-pub const BODY_MAX: u64 = 256 << 20;
+/// Octets of a body.
+pub const BODY_MAX: u64 = posthouse_conf::storage::BODY_MAX.get();
 /// Up to this size a last frame is packed on the caller's thread: handing it over would cost more.
 const SMALL: usize = 16 << 10;
 
