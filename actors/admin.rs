@@ -167,10 +167,12 @@ async fn serve(admin: Admin, stream: AdminStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(read.take(REQUEST_MAX));
     tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
     let (progress, mut steps) = mpsc::channel(16);
+    let request = serde_json::from_str(&line);
+    let ends = matches!(request, Ok(AdminRequest::Stop));
     // The answer may come from another program than the one that was asked.
     let console = write.as_ref().as_fd().try_clone_to_owned().ok();
     let work = async {
-        match serde_json::from_str(&line) {
+        match request {
             Ok(request) => {
                 let report = |done, total, what: &str| {
                     // A step that nobody has read yet is as good as the next one.
@@ -197,7 +199,12 @@ async fn serve(admin: Admin, stream: AdminStream) -> std::io::Result<()> {
         Ok(value) => AdminLine::Done(value),
         Err(reason) => AdminLine::Failed(reason),
     };
-    send(&mut write, &last).await
+    send(&mut write, &last).await?;
+    if ends {
+        // Whoever waits for the end of the process hears it by this connection's.
+        tokio::io::copy(&mut reader, &mut tokio::io::sink()).await?;
+    }
+    Ok(())
 }
 
 async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), line: &AdminLine) -> std::io::Result<()> {

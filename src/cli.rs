@@ -25,10 +25,12 @@ mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
 use output::Output;
+use posthouse_conf::{Node, Settings};
 
 /// Posthouse: a mail server where the mail never stops.
 #[derive(Parser)]
@@ -52,7 +54,7 @@ enum Command {
     /// Hand a running node's sessions to a new program, without dropping one.
     Upgrade(upgrade::UpgradeArgs),
     /// End a running node cleanly.
-    Stop(SiteArgs),
+    Stop(stop::StopArgs),
     /// Let the clients of a running node go, and take no new ones.
     Drain(drain::DrainArgs),
     /// Check the configuration and what it needs, or with --store the store.
@@ -94,7 +96,9 @@ struct SiteArgs {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let threads = cli.command.blocking_threads();
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(threads).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return output.fail(&anyhow::Error::new(error).context("the runtime did not start")),
     };
@@ -108,13 +112,25 @@ pub fn run() -> ExitCode {
     }
 }
 
+impl Command {
+    /// Threads for what blocks, as the node is configured. What is wrong with a configuration the command itself says.
+    fn blocking_threads(&self) -> usize {
+        let settings = match self {
+            Self::Serve(arguments) => arguments.settings(),
+            _ => Settings::default().overridden(site::environment()).map(Arc::new).map_err(anyhow::Error::from),
+        };
+        let node = settings.map_or_else(|_| Node::default(), |settings| settings.node.clone());
+        node.blocking_threads_max.max(1)
+    }
+}
+
 async fn dispatch(command: Command, output: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(arguments, output).await,
         Command::Init(arguments) => init::run(arguments, output).await,
         Command::Serve(arguments) => serve::run(arguments, output).await,
         Command::Upgrade(arguments) => upgrade::run(arguments, output).await,
-        Command::Stop(site) => stop::run(site, output).await,
+        Command::Stop(arguments) => stop::run(arguments, output).await,
         Command::Drain(arguments) => drain::run(arguments, output).await,
         Command::Check(arguments) => check::run(arguments, output).await,
         Command::Account(arguments) => account::run(arguments, output).await,

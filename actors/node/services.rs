@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::arrivals::Arrivals;
 use super::departure::Departure;
-use super::doors::{Doors, METRICS};
+use super::doors::{Doors, METRICS, STORE};
 use super::drain::DrainView;
 use super::loaded::Loaded;
 use super::orders::Orders;
@@ -128,10 +128,10 @@ impl Services {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(view);
     }
 
-    /// Protocols have no open address any more.
+    /// Mail protocols have no open address any more.
     pub(super) fn hide_listeners(&self) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|view| view.protocol == METRICS);
+        listeners.retain(|view| [METRICS, STORE].contains(&view.protocol.as_str()));
     }
 
     /// Returns once nobody can come in and no session is left: each is over, or parked.

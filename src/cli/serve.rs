@@ -29,8 +29,15 @@ pub struct ServeArgs {
     config: PathBuf,
 }
 
+impl ServeArgs {
+    /// Those of the file, or what the program before had where this one is to go on as that did.
+    pub fn settings(&self) -> anyhow::Result<Arc<Settings>> {
+        settings_before().map_or_else(|| site::load(&self.config), |before| Ok(Arc::new(before)))
+    }
+}
+
 pub async fn run(arguments: ServeArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let settings = settings_before().map_or_else(|| site::load(&arguments.config), |before| Ok(Arc::new(before)))?;
+    let settings = arguments.settings()?;
     start_logging(&settings);
     live(settings, output, async |_| Ok(())).await
 }

@@ -14,7 +14,7 @@ pub async fn run(site: SiteArgs, output: Output) -> anyhow::Result<ExitCode> {
 
 fn text(status: &StatusView) -> String {
     let state = match (status.draining, status.ready) {
-        (true, _) => "stopping",
+        (true, _) => "draining",
         (false, true) => "ready",
         (false, false) => "starting",
     };
