@@ -31,10 +31,8 @@ impl Drop for Lock {
         if let (true, Ok(runtime)) = (self.is_held, tokio::runtime::Handle::try_current()) {
             let (place, holder) = (self.place.clone(), std::mem::take(&mut self.holder));
             runtime.spawn(async move {
-                if read(&place).await.is_ok_and(|found| found.is_some_and(|found| found.holder == holder)) {
-                    // Where it cannot be removed it ends by its age.
-                    let _ = place.delete(NAME).await;
-                }
+                // Where it cannot be removed it ends by its age.
+                let _ = place.remove_if(NAME, move |found| decode(found).holder == holder).await;
             });
         }
     }
@@ -59,7 +57,10 @@ impl Lock {
     /// Takes the place of a holder that has been silent for as long as both allow: the holder renews by its own settings,
     /// and what it says of the time is its own clock's word.
     async fn take_over(&self, location: &str, content: Bytes) -> Result<(), Error> {
-        let found = self.place.get(NAME, MAX).await?.unwrap_or_default();
+        let Some(found) = self.place.get(NAME, MAX).await? else {
+            // Its holder has just given it back.
+            return if self.place.put_new(NAME, content).await? { Ok(()) } else { Err(begun(location)) };
+        };
         let other = decode(found.clone());
         let ttl = self.ttl.max(Duration::from_millis(other.ttl));
         // Asked after the content was read: one that was renewed since is young.
@@ -74,7 +75,7 @@ impl Lock {
         if self.place.replace(NAME, &found, content).await? {
             return Ok(());
         }
-        Err(Error::Refused(format!("another command began to work on {location} at the same moment")))
+        Err(begun(location))
     }
 
     /// Says that the holder is alive; to be called often, does something now and then.
@@ -85,7 +86,6 @@ impl Lock {
             return Ok(());
         }
         // One that somebody removed is not put back: another may have been here meanwhile.
-        self.assert_held().await?;
         let (now, new) = (Instant::now(), content(&self.holder, self.ttl));
         if !self.place.replace(NAME, &old, new.clone()).await? {
             return Err(taken_over());
@@ -96,8 +96,9 @@ impl Lock {
 
     pub async fn release(mut self) -> Result<(), Error> {
         self.is_held = false;
-        self.assert_held().await?;
-        self.place.delete(NAME).await
+        let holder = self.holder.clone();
+        let is_removed = self.place.remove_if(NAME, move |found| decode(found).holder == holder).await?;
+        if is_removed { Ok(()) } else { Err(taken_over()) }
     }
 
     /// Asks the place, however short ago that was: before what another holder must not find done.
@@ -112,6 +113,10 @@ impl Lock {
 fn content(holder: &str, ttl: Duration) -> Bytes {
     let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     LockObject { holder: holder.to_owned(), renewed_at: now_millis(), ttl }.encode_to_vec().into()
+}
+
+fn begun(location: &str) -> Error {
+    Error::Refused(format!("another command began to work on {location} at the same moment"))
 }
 
 fn taken_over() -> Error {

@@ -1,7 +1,8 @@
 //! Where a backup lies: named objects that are written whole, read by ranges, listed and removed.
 //!
 //! Apart so that nothing else of the backup knows whether it writes files or to a bucket. A name appears only when its
-//! content is whole and durable. Every call has one deadline, `backup.timeout`: in a bucket, every request.
+//! content is whole and durable. Every call has one deadline, `backup.timeout`: in a bucket, every request; but the
+//! lists of a folder, which may be long.
 
 mod bucket;
 mod folder;
@@ -75,7 +76,7 @@ impl Place {
         }
     }
 
-    /// Writes over an object that still holds `old`, or over none; whether it did.
+    /// Writes over an object that still holds `old`; whether it did.
     pub async fn replace(&self, name: &str, old: &Bytes, new: Bytes) -> Result<bool, Error> {
         match &self.kind {
             Kind::Folder(folder) => self.timed(name, folder.replace(name, old.clone(), new)).await,
@@ -83,10 +84,26 @@ impl Place {
         }
     }
 
+    /// Removes an object if its content is one that is meant; whether it did.
+    pub async fn remove_if(
+        &self,
+        name: &str,
+        is_meant: impl Fn(Bytes) -> bool + Send + 'static,
+    ) -> Result<bool, Error> {
+        match &self.kind {
+            Kind::Folder(folder) => self.timed(name, folder.remove_if(name, is_meant)).await,
+            // As well as it goes in two requests.
+            Kind::Bucket(bucket) => match bucket.get(name, u64::MAX).await? {
+                Some(found) if is_meant(found.clone()) => bucket.delete(name).await.map(|()| true),
+                _ => Ok(false),
+            },
+        }
+    }
+
     /// How long ago an object was written, by the place's own clock: those of two machines need not agree. `None`: it is gone.
     pub async fn age(&self, name: &str) -> Result<Option<Duration>, Error> {
         let probe = format!("{UNFINISHED}{:032x}", rand::random::<u128>());
-        self.put(&probe, Bytes::new()).await?;
+        self.put_new(&probe, Bytes::new()).await?;
         let now = self.written_at(&probe).await?;
         let then = self.written_at(name).await?;
         self.delete(&probe).await?;

@@ -117,7 +117,7 @@ impl Run<'_> {
         let octets: HashSet<&str> = first.written.iter().chain(&second.written).map(String::as_str).collect();
         let of_packs: u64 = second.packs.iter().filter(|p| octets.contains(p.name.as_str())).map(|p| p.octets).sum();
         row.written = of_packs + site.bundle.written + transit.bundle.written + accounts.written + packs.written;
-        let id = point::id_at(started_at);
+        let id = self.id(started_at).await?;
         // A prune by who took the lock over may have removed what this point names.
         self.lock.assert_held().await?;
         point::save(self.target, &id, &row).await?;
@@ -137,6 +137,13 @@ impl Run<'_> {
             damaged: damaged.into_words(),
             verified,
         })
+    }
+
+    /// Points stand in the order of their ids, also where the clock was put back.
+    async fn id(&self, started_at: UnixMillis) -> Result<String, Error> {
+        let newest = point::ids(self.target).await?.last().and_then(|id| id.parse::<u64>().ok());
+        let free = newest.map_or(0, |newest| newest.saturating_add(1));
+        Ok(point::id_at(UnixMillis(started_at.0.max(free))))
     }
 
     /// The newest point that can be read. One of another store, from which this one came back, names bodies that are not

@@ -137,10 +137,7 @@ impl Bucket {
         };
         let (version, found) = match self.within(name, request).await? {
             Ok(found) => found,
-            Err(error) => {
-                self.or_missing(name, error)?;
-                return self.put_new(name, new).await;
-            }
+            Err(error) => return self.or_missing(name, error).map(|()| false),
         };
         if found != old {
             return Ok(false);

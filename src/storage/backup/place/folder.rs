@@ -98,16 +98,30 @@ impl Folder {
         let (root, path) = (self.root.clone(), self.root.join(name));
         blocking(move || {
             let _alone = Alone::in_folder(&root)?;
-            match fs::read(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return put_new(&root, &path, &new),
-                Err(error) => return Err(failed(&error, &path)),
-                Ok(found) if found != old => return Ok(false),
-                Ok(_) => {}
+            if read(&path)?.is_none_or(|found| found != old) {
+                return Ok(false);
             }
             let made = Made::in_folder(&root)?;
             write_new(&made.0, &new).map_err(|error| failed(&error, &made.0))?;
             fs::rename(&made.0, &path).map_err(|error| failed(&error, &path))?;
             sync_folders(&root, &path)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    pub async fn remove_if(
+        &self,
+        name: &str,
+        is_meant: impl Fn(Bytes) -> bool + Send + 'static,
+    ) -> Result<bool, Error> {
+        let (root, path) = (self.root.clone(), self.root.join(name));
+        blocking(move || {
+            let _alone = Alone::in_folder(&root)?;
+            if !read(&path)?.is_some_and(&is_meant) {
+                return Ok(false);
+            }
+            fs::remove_file(&path).map_err(|error| failed(&error, &path))?;
             Ok(true)
         })
         .await
@@ -161,11 +175,7 @@ impl Folder {
 
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let path = self.root.join(name);
-        blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&error, &path)),
-            _ => Ok(()),
-        })
-        .await
+        blocking(move || remove(&path)).await
     }
 
     pub async fn upload(&self, name: &str) -> Result<Part, Error> {
@@ -179,13 +189,18 @@ impl Folder {
     }
 
     pub async fn tidy(&self) -> Result<(), Error> {
-        for left in self.list(UNFINISHED).await? {
-            // Somebody may be alone at this moment.
-            if left.name.strip_prefix(UNFINISHED) != Some(ALONE) {
-                self.delete(&left.name).await?;
+        let root = self.root.clone();
+        blocking(move || {
+            // What somebody else makes while it is alone is not left behind.
+            let _alone = Alone::in_folder(&root)?;
+            let mut left = Vec::new();
+            walk(&root, &root.join(UNFINISHED), &mut left)?;
+            for left in left.iter().filter(|left| left.name.strip_prefix(UNFINISHED) != Some(ALONE)) {
+                remove(&root.join(&left.name))?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -225,6 +240,23 @@ fn put_new(root: &Path, path: &Path, content: &[u8]) -> Result<bool, Error> {
     let is_new = link_new(&made.0, path, content)?;
     sync_folders(root, path)?;
     Ok(is_new)
+}
+
+/// A whole file; `None`: there is none.
+fn read(path: &Path) -> Result<Option<Bytes>, Error> {
+    match fs::read(path) {
+        Ok(found) => Ok(Some(found.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&error, path)),
+    }
+}
+
+/// One that is gone is no error.
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&error, path)),
+        _ => Ok(()),
+    }
 }
 
 fn open_new(path: &Path) -> io::Result<File> {

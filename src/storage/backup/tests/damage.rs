@@ -191,8 +191,11 @@ async fn a_lock_is_taken_over_only_as_it_was_seen(rig: Rig) {
     assert_eq!(place.replace("lock", &silent, "other".into()).await, Ok(false));
     assert_eq!(rig.octets("lock").await, b"one");
     place.delete("lock").await.unwrap();
-    assert_eq!(place.replace("lock", &silent, "third".into()).await, Ok(true));
-    assert_eq!(rig.octets("lock").await, b"third");
+    assert_eq!(place.replace("lock", &silent, "third".into()).await, Ok(false));
+    assert_eq!(place.put_new("lock", "third".into()).await, Ok(true));
+    assert_eq!(place.remove_if("lock", |found| found != "third").await, Ok(false));
+    assert_eq!(place.remove_if("lock", |found| found == "third").await, Ok(true));
+    assert_eq!(place.remove_if("lock", |_| true).await, Ok(false));
     let left: Vec<String> = rig.names().await.into_iter().filter(|name| name.starts_with("unfinished")).collect();
     assert_eq!(left, Vec::<String>::new());
 }
