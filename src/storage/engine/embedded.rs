@@ -239,12 +239,22 @@ fn start(dir: PathBuf, settings: &Settings, options: Options) -> Result<Embedded
     Ok(Embedded { core: Arc::new(Core { shared, sender }) })
 }
 
-fn lock(dir: &Path) -> Result<File, Error> {
+/// The right to a folder, held by whoever has it open.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing alone: a child that is just being started holds the descriptor too, until it becomes its program.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, Error> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).open(dir.join("store.lock"));
     let file = file.map_err(|error| from_io(&error, "opening the lock"))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::Locked),
         Err(TryLockError::Error(error)) => Err(from_io(&error, "locking the data directory")),
     }

@@ -7,7 +7,6 @@
 //! or old enough, its rows go into the index (`checkpoint`) while the next epoch is written.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -17,7 +16,6 @@ use posthouse_obs::emit;
 use posthouse_obs::event::store as event;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::Shared;
 use super::batch::Batch;
 use super::checkpoint::{Checkpointer, Outcome, Work};
 use super::disk::Fault;
@@ -28,6 +26,7 @@ use super::overlay::Overlay;
 use super::recovery::Epoch;
 use super::resolver::Resolver;
 use super::snapshot::Snapshot;
+use super::{Lock, Shared};
 use crate::blob::StagedBody;
 use crate::blob::segment::{Segment, SegmentNumber};
 use crate::engine::{Commit, Versionstamp};
@@ -96,7 +95,7 @@ pub(super) struct Committer {
     /// Why nothing may be written any more.
     failed: Option<String>,
     /// Held as long as files of the directory may be written: dropped last.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Tells everybody that no more commits come.
@@ -118,7 +117,7 @@ pub(super) struct Parts {
     pub(super) epochs: Vec<Epoch>,
     pub(super) checkpointer: Checkpointer,
     pub(super) index: Arc<IndexRows>,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
 }
 
 /// Transactions of one group: their order is two octets of the versionstamp.
