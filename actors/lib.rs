@@ -12,7 +12,7 @@
 //! ├─ session   -> spool          rows in the store; queue.spool_workers distributors
 //! ├─ spool     -> mailbox, queue mailbox.inbox_max; rows in the store
 //! ├─ queue     -> relay          queue.connections_per_domain_max, queue.relays_max
-//! └─ admin   -> domain           domain.inbox_max, domain.request_timeout
+//! └─ admin   -> domain           domain.inbox_max, domain.request_timeout; 32 commands at once
 //! ```
 //!
 //! ractor's inboxes have no bound, so every bound here is a permit that rides in the message or a queue of our own.

@@ -1,4 +1,5 @@
-//! Which node owns a shard. With the embedded engine the file lock stands for all leases: every shard is ours.
+//! Which node owns a shard. There is one owner yet: whoever has opened the store, by the lock of its folder, or where several processes
+//! reach it by the epoch of its owner row (`storage/owner`): every shard is ours.
 
 use posthouse_storage::{Fence, ShardId, Store};
 

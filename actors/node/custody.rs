@@ -6,8 +6,8 @@
 //! custodian came up is the rehearsal: it has read the configuration and everything's form, and never opened the store.
 //!
 //! exec fails -> the old image takes everything back. The new image cannot open the store -> it becomes the program before,
-//! by exec again, which takes everything from the custodian. It dies -> the custodian waits `upgrade.start_limit` for whoever is
-//! started next, then it bids the sessions goodbye.
+//! by exec again, which takes everything from the custodian. It dies -> the custodian waits twice `upgrade.start_limit` for
+//! whoever is started next, then it bids the sessions goodbye.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};

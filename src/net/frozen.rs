@@ -1,6 +1,6 @@
 //! A connection as a value: what crosses to another process beside its socket.
 //!
-//! The value *is* the session: it holds traffic secrets and unread plaintext. It goes through a unix socket or a memory file
+//! The value *is* the session: it holds traffic secrets and unread plaintext. It goes through a unix socket
 //! to a process of the same user, never to disk and never over a network; encoded forms are wiped when dropped, and no type
 //! here has `Debug`.
 //!

@@ -176,7 +176,7 @@ fn table(claims: &[Claim], evidence: &BTreeMap<u32, Evidence>) -> String {
          Made by `tests/tidy/rfc.rs` from `docs/rfc.toml` and from the references and gaps in the source; do not edit.\n\
          `POSTHOUSE_BLESS=1 cargo test --test main rfc` makes it anew.\n\n\
          *yes*: what concerns a server of our kind is done. *partial*: the gaps are named below. *planned* and *no*: \
-         nothing of it is done.\n\n\
+         nothing of it is done but what a note or a cited section says.\n\n\
          | RFC | title | status | sections cited | gaps |\n|---|---|---|---|---|\n",
     );
     for claim in claims {
