@@ -168,7 +168,7 @@ async fn kills_do_not_use_up_restarts() {
 async fn a_full_queue_answers_busy_and_a_hung_stage_is_left_in_time() {
     let bomb = Bomb { hangs: true, ..Bomb::new("bomb_hang", 1) };
     let settings =
-        Settings { workers: 1, waiting_max: 0, wait_max: posthouse_conf::Span::ms(300), ..Settings::default() };
+        Settings { workers: 1, waiting_max: 0, wait_max: posthouse_conf::Span::secs(3), ..Settings::default() };
     let bench = bench(bomb, settings).await;
     // The first is sent before the second: `join!` polls in order.
     let (hung, busy) = tokio::join!(bench.filters.vet(bench.message()), bench.filters.vet(bench.message()));

@@ -1,6 +1,8 @@
 //! A listener at work with the sessions of one protocol, for tests of what happens to them when they sleep.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use posthouse_conf::{Settings, Supervise};
@@ -18,6 +20,16 @@ use crate::session::home::Lodging;
 use crate::session::{Parked, Resumed, Switch};
 
 const SOON: Duration = Duration::from_secs(60);
+
+/// An address of loopback at which nobody listens now. Not one of those that the system gives away by itself, which another test
+/// may get before it is used.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 5000).expect("below 5000");
+    let port = || 15_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 15_000;
+    let addresses = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], port())));
+    addresses.take(15_000).find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a free port")
+}
 
 /// A supervisor that lets things be.
 pub struct Idle;
@@ -37,7 +49,7 @@ pub struct Inn {
     pub lodging: Lodging,
     pub switch: Switch,
     factory: Arc<dyn SessionFactory>,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     arrivals: UnboundedSender<Resumed>,
     ended: tokio::task::JoinHandle<()>,
 }

@@ -166,13 +166,14 @@ mod tests {
     use std::path::Path;
 
     use posthouse_conf::storage::{Engine, Serve, Served};
-    use posthouse_conf::{Listen, Span, Storage};
+    use posthouse_conf::{Listen, Storage};
     use posthouse_net::certificate::issue_node;
     use posthouse_storage::engine::conformance::over_connections;
 
     use super::super::Node;
     use super::*;
     use crate::admin::AdminRequest;
+    use crate::listener::fixture::free_address;
 
     fn settings(dir: &Path, storage: Storage) -> Arc<Settings> {
         let closed = Listen {
@@ -225,17 +226,16 @@ mod tests {
                 .expect("a pair")
         };
         let (store_pair, mail_pair) = (pair("store"), pair("mail"));
-        let free = Listener::bind("127.0.0.1:0".parse().expect("an address"), 1).expect("a free port").local_addr();
-        let owner_lease = Span::secs(2);
+        let free = free_address();
         let Files { ca, certificate, private_key } = store_pair;
         let serve = Serve { listen: vec![free], dedicated: true, ca, certificate, private_key, ..Serve::default() };
-        let data_settings = settings(&dir.path().join("data"), Storage { serve, owner_lease, ..Storage::default() });
+        let data_settings = settings(&dir.path().join("data"), Storage { serve, ..Storage::default() });
         let Files { ca, certificate, private_key } = mail_pair;
         let (server, name) = (free.to_string(), "localhost".to_owned());
         let served = Served { server, name, ca, certificate, private_key, ..Served::default() };
         // Both nodes hold the site's keys.
         let key_file = dir.path().join("data/store/storage.keys");
-        let storage = Storage { engine: Engine::Served, served, owner_lease, key_file, ..Storage::default() };
+        let storage = Storage { engine: Engine::Served, served, key_file, ..Storage::default() };
         let mail_settings = settings(&dir.path().join("mail"), storage);
 
         let data = Node::start(data_settings).await.expect("the data node");

@@ -15,11 +15,12 @@ use super::parcel::{pack, part_with};
 use super::successor::{hello, limits};
 use super::takeover::{LOCKED_MAX, begin};
 use super::{Node, Remains, take_over};
+use crate::listener::fixture::free_address;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(dir: &Path) -> (Arc<Settings>, SocketAddr) {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let free = free_address();
     let listen = Listen {
         smtp: Vec::new(),
         submission: Vec::new(),

@@ -103,7 +103,7 @@ async fn a_long_delay_is_told_once() {
     let host = Host::listen(2, 0, Manner::DeferAll).await;
     let mut settings = settings(host.port);
     settings.queue.delay_notice_after = Span::ms(1);
-    settings.queue.expire_after = Span::secs(2);
+    settings.queue.expire_after = Span::secs(10);
     let site = Site::new(settings, there(10, 2)).await;
     site.accept("alice@us.test", &["a@there.test"], TEXT).await;
     let (_, report) = site.delivered().await;
@@ -138,7 +138,7 @@ async fn a_connection_is_used_for_the_next_message() {
     let host = Host::listen(2, 0, Manner::Accept).await;
     let mut settings = settings(host.port);
     settings.queue.connections_per_domain_max = 1;
-    settings.queue.idle_connection_ttl = Span::secs(5);
+    settings.queue.idle_connection_ttl = Span::secs(60);
     let site = Site::new(settings, there(10, 2)).await;
     for _ in 0..3 {
         site.accept("alice@us.test", &["a@there.test"], TEXT).await;

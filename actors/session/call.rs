@@ -15,7 +15,7 @@ use super::parked::Parked;
 /// Sessions of a node that drains leave in so many groups, one after the other.
 pub const TURNS: u8 = 20;
 /// How long a session has for its farewell when its time is over; then it is cut off.
-pub const FAREWELL: Duration = Duration::from_millis(500);
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the node asks of its sessions. Those from `Drain` on are only ever followed by later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -141,6 +141,8 @@ impl Run {
             self.follow(&load, is_acknowledged)?;
         }
         self.end(load)?;
+        // The load may have filled the disk once more.
+        self.ballast.give_back(RELIEF)?;
         self.look(round % 5 == 4)?;
         if round % 5 == 4 {
             println!("round {}: {:?}, {} temporary errors", round + 1, self.ledger.counts(), self.refusals);

@@ -135,6 +135,8 @@ fn plan(program: PathBuf, folder: &Path, smarthost: &str) -> anyhow::Result<Plan
         // The senders keep their connections through all upgrades: none ends or is deferred but by a fault.
         ("POSTHOUSE_SMTP__MESSAGES_PER_CONNECTION_MAX", "1000000"),
         ("POSTHOUSE_SUBMISSION__MESSAGES_PER_HOUR_MAX", "1000000"),
+        // The clients fill the machine that the server runs on.
+        ("POSTHOUSE_UPGRADE__MOVE_LIMIT", "60s"),
     ];
     Ok(Plan {
         program,

@@ -250,8 +250,8 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// Everything that was acknowledged is there once, and the store is whole.
-    async fn check(&mut self) -> anyhow::Result<()> {
+    /// Messages that have arrived.
+    async fn count(&self) -> anyhow::Result<usize> {
         let mut imap = Imap::connect(self.plan.address(IMAP), None, (BOB, PASSWORD)).await?;
         let mut found = 0;
         imap.read_mailbox("INBOX", |_| {
@@ -259,6 +259,18 @@ impl Site<'_> {
             Ok(())
         })
         .await?;
+        Ok(found)
+    }
+
+    /// Everything that was acknowledged is there once, and the store is whole.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        // What was submitted goes through the spool.
+        let until = Instant::now() + SETTLE_MAX;
+        let mut found = self.count().await?;
+        while found < self.delivered && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            found = self.count().await?;
+        }
         ensure!(found == self.delivered, "{found} messages, {} were acknowledged", self.delivered);
         let pid = self.pid()?;
         let (status, said) = self.plan.run(&["stop"])?;

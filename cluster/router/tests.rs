@@ -167,6 +167,8 @@ async fn an_entity_that_keeps_failing_is_parked() {
 #[tokio::test]
 async fn a_full_inbox_refuses() {
     let rig = rig(2).await;
+    // It lives: what is asked is in its inbox at once.
+    assert_eq!(life(&rig.router).await, Ok(1));
     let hold = |permit, answer| ProbeMsg::Hold { permit, answer };
     for _ in 0..2 {
         let brief = Instant::now() + Duration::from_millis(50);

@@ -270,6 +270,8 @@ mod tests {
     use crate::transaction::check_fence;
 
     const LEASE: Claim = Claim::After(Duration::from_millis(600));
+    /// Its heart beats often enough on a slow machine too.
+    const LONG: Claim = Claim::After(Duration::from_secs(8));
     const RETRY: Retry = Retry { tries_max: 50, timeout: Duration::from_secs(20) };
 
     async fn engine() -> (Engine, tempfile::TempDir) {
@@ -288,8 +290,8 @@ mod tests {
     async fn a_store_has_one_owner() {
         let (engine, _dir) = engine().await;
         assert_eq!(is_taken(&engine, RETRY).await, Ok(false));
-        let first = Ownership::take(&engine, RETRY, LEASE).await.expect("nobody has it");
-        let second = Ownership::take(&engine, RETRY, LEASE).await.map(drop);
+        let first = Ownership::take(&engine, RETRY, LONG).await.expect("nobody has it");
+        let second = Ownership::take(&engine, RETRY, LONG).await.map(drop);
         assert!(matches!(second, Err(Error::Owned { .. })), "{second:?}");
         assert!(may_write(&engine, first.epoch()).await && !may_write(&engine, Epoch::FIRST).await);
         first.release().await.expect("left");

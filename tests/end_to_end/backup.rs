@@ -46,14 +46,16 @@ fn take_under_load(demo: &Demo, backup: &[&str]) -> Value {
     let taken = thread::scope(|scope| {
         let load = scope.spawn(|| {
             let mut count = 0;
-            while !stop.load(Ordering::Acquire) {
+            loop {
                 let mut smtp = Smtp::connect(demo);
                 smtp.expect("EHLO me.test", 250);
                 let text = message("you@example.org", "bob@demo.test", &format!("load {count}"));
                 assert_eq!(smtp.deliver("you@example.org", &["bob@demo.test"], &text).code, 250);
                 count += 1;
+                if stop.load(Ordering::Acquire) {
+                    break count;
+                }
             }
-            count
         });
         let taken = demo.json(&[&["backup"], backup].concat());
         stop.store(true, Ordering::Release);

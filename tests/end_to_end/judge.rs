@@ -2,7 +2,7 @@
 
 use crate::harness::dns::{Dns, Zone};
 use crate::harness::mail_client::{Smtp, SmtpReply, mailbox, message};
-use crate::harness::program::Demo;
+use crate::harness::program::{Demo, PATIENT};
 
 /// `honest.test` allows loopback, `other.test` nobody, `strict.test` nobody and asks to refuse.
 fn world() -> (Demo, Dns) {
@@ -13,8 +13,9 @@ fn world() -> (Demo, Dns) {
         .txt("strict.test", "v=spf1 -all")
         .txt("_dmarc.strict.test", "v=DMARC1; p=reject")
         .serve();
-    let demo = Demo::with(&[("POSTHOUSE_RESOLVER__SERVERS", &dns.server()), ("POSTHOUSE_FILTER__TRUSTED", "")]);
-    (demo, dns)
+    let server = dns.server();
+    let settings = [("POSTHOUSE_RESOLVER__SERVERS", server.as_str()), ("POSTHOUSE_FILTER__TRUSTED", "")];
+    (Demo::with(&[settings, PATIENT].concat()), dns)
 }
 
 fn send(demo: &Demo, from: &str, subject: &str) -> SmtpReply {

@@ -176,13 +176,15 @@ fn nothing_else_begins_while_an_upgrade_is_under_way() {
 
 #[test]
 fn an_upgrade_does_not_begin_while_a_drain_is_under_way() {
-    let demo = Demo::with(&[("POSTHOUSE_NODE__DRAIN_NOTICE", "3s"), ("POSTHOUSE_NODE__DRAIN_SPREAD", "0s")]);
+    let demo = Demo::with(&[("POSTHOUSE_NODE__DRAIN_NOTICE", "0s"), ("POSTHOUSE_NODE__DRAIN_SPREAD", "0s")]);
     let (_folder, unfit) = unfit();
+    let mut smtp = upload(&demo);
     thread::scope(|scope| {
         let drain = scope.spawn(|| demo.json(&["drain"]));
         eventually("the drain begins", || (demo.json(&["status"])["draining"] == true).then_some(()));
         let output = demo.command(&["upgrade", "--binary", &unfit.to_string_lossy()]);
         check_failure(&output, "a drain is under way");
+        finish(&mut smtp);
         assert_eq!(drain.join().expect("a drain")["cut"], 0);
     });
     check_failure(&demo.command(&["upgrade"]), "drained");

@@ -148,7 +148,7 @@ fn unknown_commands_are_counted_and_end_the_connection() {
 
 #[test]
 fn a_client_that_speaks_before_the_greeting_is_refused() {
-    let demo = strict(&[("POSTHOUSE_SMTP__EARLY_TALKER_WAIT", "2s")]);
+    let demo = strict(&[("POSTHOUSE_SMTP__EARLY_TALKER_WAIT", "6s")]);
     let mut eager = Client::connect(demo.port(Port::Smtp));
     eager.send("EHLO eager.example.org");
     let line = eager.line();
@@ -165,10 +165,11 @@ fn an_idle_client_is_sent_away() {
         ("POSTHOUSE_IMAP__LOGIN_TIMEOUT", "300ms"),
         ("POSTHOUSE_POP3__LOGIN_TIMEOUT", "300ms"),
     ]);
-    let mut smtp = Smtp::connect(&demo);
-    let reply = smtp.reply();
-    assert_eq!(reply.code, 421, "RFC 5321 §4.5.3.2: {reply:?}");
-    assert!(smtp.client.is_closed());
+    let mut smtp = Client::connect(demo.port(Port::Smtp));
+    smtp.line();
+    let line = smtp.line();
+    assert!(line.starts_with("421 "), "RFC 5321 §4.5.3.2: {line}");
+    assert!(smtp.is_closed());
     let mut imap = Client::connect(demo.port(Port::Imap));
     imap.line();
     let line = imap.line();

@@ -85,4 +85,5 @@ fn one_folder_serves_one_node() {
         .output()
         .expect("the program starts");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in use by another process"), "{output:?}");
 }

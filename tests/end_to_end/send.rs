@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::dns::{Dns, Zone};
 use crate::harness::eventually;
 use crate::harness::mail_client::{Smtp, mailbox, message};
-use crate::harness::program::{Demo, Port, free_port};
+use crate::harness::program::{Demo, PATIENT, Port, free_port};
 use crate::harness::remote_host::{Manner, RemoteHost};
 
 pub(super) const FIRST: [u8; 4] = [127, 0, 0, 11];
@@ -29,6 +29,7 @@ pub(super) fn world_with(settings: &[(&str, &str)]) -> World {
     let (server, port_text) = (dns.server(), port.to_string());
     let mut environment =
         vec![("POSTHOUSE_RESOLVER__SERVERS", server.as_str()), ("POSTHOUSE_QUEUE__REMOTE_PORT", port_text.as_str())];
+    environment.extend(PATIENT);
     environment.extend_from_slice(settings);
     World { demo: Demo::with(&environment), port, _dns: dns }
 }
@@ -197,7 +198,8 @@ fn giving_up_by_hand_or_by_time_reports_to_the_sender() {
 #[test]
 fn a_domain_that_does_not_exist_or_takes_no_mail_is_reported_at_once() {
     let dns = Zone::new().mx("null.test", 0, ".").serve();
-    let demo = Demo::with(&[("POSTHOUSE_RESOLVER__SERVERS", &dns.server())]);
+    let [timeout, stage_timeout] = PATIENT;
+    let demo = Demo::with(&[("POSTHOUSE_RESOLVER__SERVERS", &dns.server()), timeout, stage_timeout]);
     submit(&demo, &["someone@null.test"], &message("alice@demo.test", "someone@null.test", "null"));
     // RFC 7505 §4.2: 556 and 5.1.10 for a null MX.
     let report = inbox_with(&demo, "alice@demo.test", "Final-Recipient: rfc822; someone@null.test");

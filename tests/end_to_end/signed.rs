@@ -7,7 +7,7 @@ use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator};
 
 use crate::harness::dns::{Dns, Zone};
 use crate::harness::mail_client::{Smtp, mailbox, message};
-use crate::harness::program::{Demo, free_port};
+use crate::harness::program::{Demo, PATIENT, free_port};
 use crate::harness::remote_host::{Manner, RemoteHost};
 
 const REMOTE: [u8; 4] = [127, 0, 0, 13];
@@ -18,7 +18,7 @@ fn sent(text: &str) -> (Demo, String) {
     let port = free_port();
     let (server, port_text) = (dns.server(), port.to_string());
     let settings = [("POSTHOUSE_RESOLVER__SERVERS", server.as_str()), ("POSTHOUSE_QUEUE__REMOTE_PORT", &port_text)];
-    let demo = Demo::with(&settings);
+    let demo = Demo::with(&[settings, PATIENT].concat());
     let host = RemoteHost::listen(REMOTE, port, Manner::Accept);
     let reply =
         Smtp::submit(&demo, "alice@demo.test", "demo").deliver("alice@demo.test", &["someone@remote.test"], text);
@@ -58,7 +58,9 @@ fn submitted_mail_verifies_elsewhere_and_when_it_comes_back() {
     assert_eq!(verified(&dns, &data), 2, "one signature of each kind\n{data}");
     assert_eq!(verified(&dns, &data.replace("Subject: signed", "Subject: forged")), 0);
     // Another host of ours, to which our own signature is a stranger's.
-    let elsewhere = Demo::with(&[("POSTHOUSE_RESOLVER__SERVERS", &dns.server()), ("POSTHOUSE_FILTER__TRUSTED", "")]);
+    let server = dns.server();
+    let settings = [("POSTHOUSE_RESOLVER__SERVERS", server.as_str()), ("POSTHOUSE_FILTER__TRUSTED", "")];
+    let elsewhere = Demo::with(&[settings, PATIENT].concat());
     let text = data.replace("\r\n", "\n");
     let reply = Smtp::connect(&elsewhere).deliver("someone@list.test", &["alice@demo.test"], &text);
     assert_eq!(reply.code, 250, "{reply:?}");

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::harness::client::{Client, tls_config};
+use crate::harness::eventually;
 use crate::harness::mail_client::{Imap, Pop3, Smtp, deliver, half_logged_in, mailbox, message};
 use crate::harness::program::{Demo, MOMENT, Port};
 
@@ -161,6 +162,7 @@ fn clients_that_do_not_begin_their_handshake_hold_nothing_up() {
     // Half a record of a ClientHello.
     let mut half = Client::connect(demo.port(Port::Imaps));
     half.send_raw(&[0x16, 3, 1, 2, 0, 1]);
+    eventually("they are let in", || (demo.json(&["status"])["connections"] == 5).then_some(()));
     let report = demo.upgrade(None);
     assert_eq!(report["moved"], 3, "{report}");
     assert!(report["milliseconds"].as_u64().expect("a time") < 20_000, "{report}");

@@ -218,7 +218,7 @@ fn who_takes_everything_back_waits_for_the_store_as_well() {
 
 #[test]
 fn a_store_that_opens_late_in_the_same_process_loses_no_session() {
-    let demo = Demo::with(&[("POSTHOUSE_UPGRADE__START_LIMIT", "4s")]);
+    let demo = Demo::with(&[("POSTHOUSE_UPGRADE__START_LIMIT", "6s")]);
     let sessions = Sessions::begin(&demo);
     // The custodian waits no longer then; the process that has the store at last comes back to it.
     let other = hold_store(&demo, "a process that was to have the sessions failed");

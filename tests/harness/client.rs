@@ -139,13 +139,20 @@ impl Client {
             Stream::Tls(stream) => stream.read(&mut byte),
             Stream::None => panic!("no stream"),
         };
-        match read {
+        let is_silent = match read {
             Ok(count) => {
                 self.buffer.extend_from_slice(&byte[..count]);
                 false
             }
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && self.buffer.is_empty(),
-        }
+        };
+        let socket = match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+            Stream::None => panic!("no stream"),
+        };
+        socket.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
+        is_silent
     }
 
     fn fill(&mut self) -> bool {

@@ -284,9 +284,17 @@ fn first_line(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 
 /// A port that nothing listens on now, on every loopback address.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    // Not one of those that the system gives away by itself, which another test may get before it is used.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 100).expect("below 100") * 10;
+    let port = || 1_100 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 900;
+    let ports = std::iter::repeat_with(port).take(900);
+    ports.into_iter().find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).expect("a free port")
 }
+
+/// For a demo whose name server is a thread of its test, whose answers take their time on a slow machine.
+pub const PATIENT: [(&str, &str); 2] =
+    [("POSTHOUSE_RESOLVER__TIMEOUT", "20s"), ("POSTHOUSE_FILTER__STAGE_TIMEOUT", "60s")];
 
 /// Long enough to see that something does *not* happen.
 pub const MOMENT: Duration = Duration::from_millis(300);

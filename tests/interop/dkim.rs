@@ -3,7 +3,7 @@
 use super::{LIMIT, Site, script};
 use crate::harness::dns::Zone;
 use crate::harness::mail_client::Smtp;
-use crate::harness::program::{Demo, free_port};
+use crate::harness::program::{Demo, PATIENT, free_port};
 use crate::harness::remote_host::{Manner, RemoteHost};
 use crate::harness::tool;
 
@@ -12,9 +12,9 @@ use crate::harness::tool;
 fn dkimpy_verifies_both_signatures_of_submitted_mail() {
     let dns = Zone::new().mx("remote.test", 10, "mx.remote.test").a("mx.remote.test", [127, 0, 0, 11]).serve();
     let port = free_port();
-    let environment =
-        [("POSTHOUSE_RESOLVER__SERVERS", dns.server()), ("POSTHOUSE_QUEUE__REMOTE_PORT", port.to_string())];
-    let demo = Demo::with(&environment.each_ref().map(|(key, value)| (*key, value.as_str())));
+    let (server, port_text) = (dns.server(), port.to_string());
+    let environment = [("POSTHOUSE_RESOLVER__SERVERS", server.as_str()), ("POSTHOUSE_QUEUE__REMOTE_PORT", &port_text)];
+    let demo = Demo::with(&[environment, PATIENT].concat());
     let folder = tempfile::tempdir().expect("a folder");
     let site = Site { demo, folder };
     let host = RemoteHost::listen([127, 0, 0, 11], port, Manner::Accept);

@@ -274,7 +274,7 @@ async fn a_lock_that_is_lost_ends_the_session_before_anything_is_removed() {
 #[tokio::test]
 async fn a_lock_that_cannot_be_renewed_is_asked_for_now_and_then_until_its_lease_ends() {
     let fails = |settings: &mut Settings, told: &mut Told| {
-        settings.pop3.lock_lease = Span::ms(400);
+        settings.pop3.lock_lease = Span::secs(4);
         told.renew_fails = true;
     };
     let (output, asked) = start(fails).await.play(&format!("{LOGIN}STAT\r\n")).await;

@@ -275,7 +275,7 @@ async fn a_command_that_trickles_in_ends_with_421() {
 async fn a_transaction_ends_at_its_deadline_however_busy_the_client_is() {
     let mut fixture = Fixture::new(Protocol::Smtp, |settings| settings.smtp.transaction_timeout = Span::ms(40)).await;
     fixture.greet().await;
-    fixture.check(&HELLO).await;
+    fixture.begin_at_once().await;
     fixture.expect("421 4.4.2").await;
     fixture.is_closed().await;
 }

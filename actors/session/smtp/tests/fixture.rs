@@ -295,6 +295,14 @@ impl Fixture {
         self.expect("220 mx.x.test ESMTP").await;
     }
 
+    /// A transaction with one recipient, in one piece: nothing is waited for in the middle of it.
+    pub async fn begin_at_once(&mut self) {
+        self.send("EHLO c\r\nMAIL FROM:<s@far.test>\r\nRCPT TO:<alice@x.test>\r\n").await;
+        for expect in ["250", "250 2.1.0", "250 2.1.5"] {
+            self.expect(expect).await;
+        }
+    }
+
     /// Plays lines, each with the beginning of its reply.
     pub async fn check(&mut self, dialogue: &[(&str, &str)]) {
         for (line, expect) in dialogue {

@@ -138,7 +138,7 @@ async fn large_bodies_lie_in_s3() {
         endpoint: moto.endpoint.clone(),
         access_key_id: "key".to_owned(),
         secret_key_file: secret.path().to_owned(),
-        timeout: posthouse_conf::Span::secs(5),
+        timeout: posthouse_conf::Span::secs(15),
         ..ObjectSettings::default()
     };
     let client = Objects::configured(&settings).expect("a client");

@@ -89,7 +89,7 @@ async fn a_narrow_link_carries_large_transactions_in_pieces() {
     let (engine, _dir) = embedded().await;
     let network = Network::default();
     network.serve(engine).await;
-    network.narrow(17);
+    network.narrow(170);
     let served = network.client().await;
     let mut txn = served.begin();
     let value = vec![7; 50_000];
@@ -175,10 +175,13 @@ impl Raw {
     }
 }
 
+/// The minute in which every commit of a test began: a client keeps it for its repeats.
+static BUCKET: std::sync::LazyLock<u32> = std::sync::LazyLock::new(super::outcome::bucket);
+
 fn add(counter: u64, is_repeat: bool, snapshot: Option<u64>) -> Call {
     let argument = Bytes::copy_from_slice(&1u64.to_le_bytes());
     let kind = Some(ChangeKind::Atomic(Operation { key: Bytes::from("sum"), operation: 0, argument }));
-    let bucket = super::outcome::bucket();
+    let bucket = *BUCKET;
     let (changes, read_keys) = (vec![Change { kind }], snapshot.map(|_| Bytes::from("sum")).into_iter().collect());
     Call::Commit(Box::new(Commit { counter, bucket, is_repeat, snapshot, read_keys, changes, ..Commit::default() }))
 }
