@@ -61,7 +61,7 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     println!("served-kill: seed {seed}, {kills} kills");
     let lab = arguments.folder.lab("posthouse-served-kill")?;
     let folder = lab.path();
-    let site = Site::make(&folder)?;
+    let site = Site::make(folder)?;
     let mut run = Run {
         program: arguments.program.path()?,
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,

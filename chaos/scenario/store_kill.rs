@@ -55,13 +55,13 @@ pub fn run(arguments: &Args) -> anyhow::Result<()> {
     for round in 0..rounds {
         // From the first octets that a start writes to a second of full load.
         let life = Duration::from_millis(random.random_range(0..1000));
-        run_child(&dir, (seed, round), life, &mut ledger, |child| Ok(child.kill()?))?;
+        run_child(dir, (seed, round), life, &mut ledger, |child| Ok(child.kill()?))?;
         let is_last = round + 1 == rounds;
         if is_last {
             verified.clear();
         }
         let found =
-            runtime.block_on(read_all(&dir, &mut verified)).with_context(|| format!("round {round}, seed {seed}"))?;
+            runtime.block_on(read_all(dir, &mut verified)).with_context(|| format!("round {round}, seed {seed}"))?;
         judge(&ledger, &found).with_context(|| format!("round {round}, seed {seed}"))?;
         if round % 10 == 9 && !is_last {
             println!("round {}: {:?}", round + 1, ledger.counts());
