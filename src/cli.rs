@@ -25,12 +25,11 @@ mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
 use output::Output;
-use posthouse_conf::{Node, Settings};
+use posthouse_conf::Settings;
 
 /// Posthouse: a mail server where the mail never stops.
 #[derive(Parser)]
@@ -94,7 +93,7 @@ struct SiteArgs {
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     let output = Output::new(cli.json);
     let threads = cli.command.blocking_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(threads).enable_all().build();
@@ -114,13 +113,12 @@ pub fn run() -> ExitCode {
 
 impl Command {
     /// Threads for what blocks, as the node is configured. What is wrong with a configuration the command itself says.
-    fn blocking_threads(&self) -> usize {
-        let settings = match self {
-            Self::Serve(arguments) => arguments.settings(),
-            _ => Settings::default().overridden(site::environment()).map(Arc::new).map_err(anyhow::Error::from),
+    fn blocking_threads(&mut self) -> usize {
+        let max = match self {
+            Self::Serve(arguments) => arguments.settings().as_ref().ok().map(|read| read.node.blocking_threads_max),
+            _ => Settings::default().overridden(site::environment()).ok().map(|own| own.node.blocking_threads_max),
         };
-        let node = settings.map_or_else(|_| Node::default(), |settings| settings.node.clone());
-        node.blocking_threads_max.max(1)
+        max.unwrap_or(Settings::default().node.blocking_threads_max).max(1)
     }
 }
 

@@ -27,17 +27,25 @@ pub struct ServeArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// What was read there.
+    #[arg(skip)]
+    read: Option<anyhow::Result<Arc<Settings>>>,
 }
 
 impl ServeArgs {
-    /// Those of the file, or what the program before had where this one is to go on as that did.
-    pub fn settings(&self) -> anyhow::Result<Arc<Settings>> {
-        settings_before().map_or_else(|| site::load(&self.config), |before| Ok(Arc::new(before)))
+    /// The settings of the file, or what the program before had where this one is to go on as that did. Read once: who asks
+    /// before the command runs sees what it will run on.
+    pub fn settings(&mut self) -> &anyhow::Result<Arc<Settings>> {
+        self.read.get_or_insert_with(|| read(&self.config))
     }
 }
 
-pub async fn run(arguments: ServeArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let settings = arguments.settings()?;
+fn read(config: &Path) -> anyhow::Result<Arc<Settings>> {
+    settings_before().map_or_else(|| site::load(config), |before| Ok(Arc::new(before)))
+}
+
+pub async fn run(mut arguments: ServeArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let settings = arguments.read.take().unwrap_or_else(|| read(&arguments.config))?;
     start_logging(&settings);
     live(settings, output, async |_| Ok(())).await
 }

@@ -40,6 +40,20 @@ fn a_signal_ends_it_cleanly_and_it_starts_again() {
 }
 
 #[test]
+fn a_node_whose_end_was_waited_for_has_freed_its_store() {
+    let mut demo = Demo::start();
+    deliver(&demo, "alice@demo.test", "kept");
+    let output = demo.command(&["stop", "--wait"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "stopped\n", "{output:?}");
+    // At once, and on a stopped node only.
+    assert_eq!(demo.json(&["check", "--store", "--repair"])["whole"], true);
+    demo.wait();
+    let output = demo.command(&["stop", "--wait"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no node is running"), "{output:?}");
+}
+
+#[test]
 fn a_stopped_store_can_be_checked() {
     let mut demo = Demo::start();
     deliver(&demo, "alice@demo.test", "kept");
