@@ -57,25 +57,29 @@ impl Lock {
     /// Takes the place of a holder that has been silent for as long as both allow: the holder renews by its own settings,
     /// and what it says of the time is its own clock's word.
     async fn take_over(&self, location: &str, content: Bytes) -> Result<(), Error> {
-        let Some(found) = self.place.get(NAME, MAX).await? else {
-            // Its holder has just given it back.
-            return if self.place.put_new(NAME, content).await? { Ok(()) } else { Err(begun(location)) };
-        };
-        let other = decode(found.clone());
-        let ttl = self.ttl.max(Duration::from_millis(other.ttl));
+        let found = self.place.get(NAME, MAX).await?;
         // Asked after the content was read: one that was renewed since is young.
         let age = self.place.age(NAME).await?;
-        if let Some(age) = age.filter(|age| *age < ttl) {
-            return Err(Error::Refused(format!(
-                "another command works on {location} (last seen {} s ago); if it was killed, wait {} s or remove the object `{NAME}`",
-                age.as_secs(),
-                ttl.saturating_sub(age).as_secs() + 1,
-            )));
-        }
-        if self.place.replace(NAME, &found, content).await? {
+        let is_taken = match (found, age) {
+            (Some(found), Some(age)) => {
+                let ttl = self.ttl.max(Duration::from_millis(decode(found.clone()).ttl));
+                if age < ttl {
+                    return Err(Error::Refused(format!(
+                        "another command works on {location} (last seen {} s ago); if it was killed, wait {} s or remove \
+                         the object `{NAME}`",
+                        age.as_secs(),
+                        ttl.saturating_sub(age).as_secs() + 1,
+                    )));
+                }
+                self.place.replace(NAME, &found, content).await?
+            }
+            // Its holder has just given it back.
+            _ => self.place.put_new(NAME, content).await?,
+        };
+        if is_taken {
             return Ok(());
         }
-        Err(begun(location))
+        Err(Error::Refused(format!("another command began to work on {location} at the same moment")))
     }
 
     /// Says that the holder is alive; to be called often, does something now and then.
@@ -113,10 +117,6 @@ impl Lock {
 fn content(holder: &str, ttl: Duration) -> Bytes {
     let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     LockObject { holder: holder.to_owned(), renewed_at: now_millis(), ttl }.encode_to_vec().into()
-}
-
-fn begun(location: &str) -> Error {
-    Error::Refused(format!("another command began to work on {location} at the same moment"))
 }
 
 fn taken_over() -> Error {
