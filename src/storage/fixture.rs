@@ -136,7 +136,15 @@ impl Fixture {
 
     /// Proves every invariant of the store.
     pub async fn assert_whole(&self) {
-        let report = check::run(&self.store, check::Options::default(), &mut |_| {}).await.unwrap();
-        assert_eq!(report.findings, []);
+        for _ in 0..20 {
+            let report = check::run(&self.store, check::Options::default(), &mut |_| {}).await.unwrap();
+            if report.findings.is_empty() {
+                return;
+            }
+            // On a slow machine what is written meanwhile may want another look, which is no word against the store.
+            let is_slow = report.findings.iter().all(|finding| finding.remedy == check::Remedy::Again);
+            assert!(is_slow, "{:?}", report.findings);
+        }
+        panic!("the checker could not see all of it, however often it looked");
     }
 }
