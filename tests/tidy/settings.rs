@@ -45,6 +45,19 @@ fn default_toml_shows_every_key_in_order_with_the_words_of_its_type() {
     assert_none("conf/default.toml", &findings);
 }
 
+/// A limit that nothing looks at bounds nothing.
+#[test]
+fn every_key_is_read_by_the_program() {
+    let outside =
+        |file: &source::SourceFile| !["conf/", "tests/", "chaos/"].iter().any(|folder| file.path.starts_with(folder));
+    let code: Vec<String> = source::files().into_iter().filter(outside).map(|file| file.code).collect();
+    let is_read = |key: &str| code.iter().any(|code| source::find_word(code, key, 0).is_some());
+    let entries = entries_of_toml(&source::read(DEFAULT));
+    let keys = entries.iter().filter_map(|entry| entry.name.rsplit_once('.').filter(|_| !entry.name.starts_with('[')));
+    let unread = keys.filter(|(_, key)| !is_read(key)).map(|(section, key)| format!("{section}.{key} is read nowhere"));
+    assert_none("conf/default.toml", &unread.collect::<Vec<_>>());
+}
+
 /// Sections as `[name]` and keys as `section.key`.
 fn entries_of_toml(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
