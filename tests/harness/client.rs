@@ -127,12 +127,7 @@ impl Client {
 
     /// Whether nothing arrives for a moment.
     pub fn is_silent(&mut self, moment: Duration) -> bool {
-        let socket = match &self.stream {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => &stream.sock,
-            Stream::None => panic!("no stream"),
-        };
-        socket.set_read_timeout(Some(moment)).expect("a read time-out");
+        self.wait_at_most(moment);
         let mut byte = [0];
         let read = match &mut self.stream {
             Stream::Plain(stream) => stream.read(&mut byte),
@@ -146,13 +141,18 @@ impl Client {
             }
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && self.buffer.is_empty(),
         };
+        self.wait_at_most(PATIENCE);
+        is_silent
+    }
+
+    /// For each read from now on.
+    fn wait_at_most(&self, time: Duration) {
         let socket = match &self.stream {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => &stream.sock,
             Stream::None => panic!("no stream"),
         };
-        socket.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
-        is_silent
+        socket.set_read_timeout(Some(time)).expect("a read time-out");
     }
 
     fn fill(&mut self) -> bool {

@@ -288,8 +288,8 @@ pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 100).expect("below 100") * 10;
     let port = || 1_100 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 900;
-    let ports = std::iter::repeat_with(port).take(900);
-    ports.into_iter().find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).expect("a free port")
+    let mut ports = std::iter::repeat_with(port).take(900);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).expect("a free port")
 }
 
 /// For a demo whose name server is a thread of its test, whose answers take their time on a slow machine.
