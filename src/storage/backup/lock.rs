@@ -32,7 +32,7 @@ impl Drop for Lock {
             let (place, holder) = (self.place.clone(), std::mem::take(&mut self.holder));
             runtime.spawn(async move {
                 // Where it cannot be removed it ends by its age.
-                let _ = place.remove_if(NAME, move |found| decode(found).holder == holder).await;
+                let _ = place.remove_if((NAME, MAX), move |found| decode(found).holder == holder).await;
             });
         }
     }
@@ -101,7 +101,7 @@ impl Lock {
     pub async fn release(mut self) -> Result<(), Error> {
         self.is_held = false;
         let holder = self.holder.clone();
-        let is_removed = self.place.remove_if(NAME, move |found| decode(found).holder == holder).await?;
+        let is_removed = self.place.remove_if((NAME, MAX), move |found| decode(found).holder == holder).await?;
         if is_removed { Ok(()) } else { Err(taken_over()) }
     }
 

@@ -84,18 +84,20 @@ impl Place {
         }
     }
 
-    /// Removes an object if its content is one that is meant; whether it did.
+    /// Removes an object of at most `max` octets if its content is one that is meant; whether it did.
     pub async fn remove_if(
         &self,
-        name: &str,
+        (name, max): (&str, u64),
         is_meant: impl Fn(Bytes) -> bool + Send + 'static,
     ) -> Result<bool, Error> {
         match &self.kind {
-            Kind::Folder(folder) => self.timed(name, folder.remove_if(name, is_meant)).await,
+            Kind::Folder(folder) => self.timed(name, folder.remove_if((name, max), is_meant)).await,
             // As well as it goes in two requests.
-            Kind::Bucket(bucket) => match bucket.get(name, u64::MAX).await? {
-                Some(found) if is_meant(found.clone()) => bucket.delete(name).await.map(|()| true),
-                _ => Ok(false),
+            Kind::Bucket(bucket) => match bucket.get(name, max).await {
+                Ok(Some(found)) if is_meant(found.clone()) => bucket.delete(name).await.map(|()| true),
+                // A longer one is none that is meant.
+                Ok(_) | Err(Error::BackupDamaged(_)) => Ok(false),
+                Err(error) => Err(error),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! A backup in a folder: one file an object, made under a name of its own, synced, then renamed.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -98,7 +98,8 @@ impl Folder {
         let (root, path) = (self.root.clone(), self.root.join(name));
         blocking(move || {
             let _alone = Alone::in_folder(&root)?;
-            if read(&path)?.is_none_or(|found| found != old) {
+            let max = u64::try_from(old.len()).unwrap_or(u64::MAX);
+            if read(&path, max)?.is_none_or(|found| found != old) {
                 return Ok(false);
             }
             let made = Made::in_folder(&root)?;
@@ -112,13 +113,13 @@ impl Folder {
 
     pub async fn remove_if(
         &self,
-        name: &str,
+        (name, max): (&str, u64),
         is_meant: impl Fn(Bytes) -> bool + Send + 'static,
     ) -> Result<bool, Error> {
         let (root, path) = (self.root.clone(), self.root.join(name));
         blocking(move || {
             let _alone = Alone::in_folder(&root)?;
-            if !read(&path)?.is_some_and(&is_meant) {
+            if !read(&path, max)?.is_some_and(&is_meant) {
                 return Ok(false);
             }
             fs::remove_file(&path).map_err(|error| failed(&error, &path))?;
@@ -242,10 +243,15 @@ fn put_new(root: &Path, path: &Path, content: &[u8]) -> Result<bool, Error> {
     Ok(is_new)
 }
 
-/// A whole file; `None`: there is none.
-fn read(path: &Path) -> Result<Option<Bytes>, Error> {
-    match fs::read(path) {
-        Ok(found) => Ok(Some(found.into())),
+/// A whole file; `None`: there is none, or one of more than `max` octets, which is none that is looked for.
+fn read(path: &Path, max: u64) -> Result<Option<Bytes>, Error> {
+    let content = || {
+        let mut octets = Vec::new();
+        File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut octets)?;
+        Ok::<_, io::Error>(octets)
+    };
+    match content() {
+        Ok(found) => Ok(Some(found).filter(|found| found.len() as u64 <= max).map(Bytes::from)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(&error, path)),
     }

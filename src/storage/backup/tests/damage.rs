@@ -193,9 +193,10 @@ async fn a_lock_is_taken_over_only_as_it_was_seen(rig: Rig) {
     place.delete("lock").await.unwrap();
     assert_eq!(place.replace("lock", &silent, "third".into()).await, Ok(false));
     assert_eq!(place.put_new("lock", "third".into()).await, Ok(true));
-    assert_eq!(place.remove_if("lock", |found| found != "third").await, Ok(false));
-    assert_eq!(place.remove_if("lock", |found| found == "third").await, Ok(true));
-    assert_eq!(place.remove_if("lock", |_| true).await, Ok(false));
+    assert_eq!(place.remove_if(("lock", 9), |found| found != "third").await, Ok(false));
+    assert_eq!(place.remove_if(("lock", 4), |_| true).await, Ok(false), "too long to be one");
+    assert_eq!(place.remove_if(("lock", 9), |found| found == "third").await, Ok(true));
+    assert_eq!(place.remove_if(("lock", 9), |_| true).await, Ok(false));
     let left: Vec<String> = rig.names().await.into_iter().filter(|name| name.starts_with("unfinished")).collect();
     assert_eq!(left, Vec::<String>::new());
 }
